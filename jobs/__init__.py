@@ -1,0 +1,1 @@
+"""Entry points: the ``swinir`` command and its parts."""

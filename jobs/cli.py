@@ -1,0 +1,45 @@
+"""The ``swinir`` command: one subcommand per job, one-line errors, exit codes that mean something."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from jobs import demo, evaluate, models, train, video
+from pipeline.errors import UpscaleError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Upscale video and image archives with SwinIR on Ray.\n\n"
+    "Exit codes: 0 done and verified; 2 usage or preflight; 3 finished, some items failed and are listed; "
+    "4 failed, the same command resumes; 130 interrupted, the same command resumes.",
+)
+app.command("video")(video.video)
+app.command("models")(models.models)
+app.command("eval")(evaluate.evaluate)
+app.command("train")(train.train)
+app.command("demo")(demo.demo)
+
+
+def main() -> None:
+    """Run the command line; errors of ours end in one line and their exit code."""
+    try:
+        app()
+    except UpscaleError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from where it was", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output has gone; nothing can be told to it any more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

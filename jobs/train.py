@@ -1,0 +1,134 @@
+"""Train a model on a folder of photographs; the same command again goes on where it stopped.
+
+    swinir train photographs/ runs/x2 --steps 5000 --val-lr Set5/X2 --val-hr Set5/HR --export x2.safetensors
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from jobs.evaluate import images_in, pair_images, read_rgb
+from pipeline.errors import ConfigError
+from swinir.checkpoint import to_bytes
+from swinir.presets import preset
+from swinir.training import Pair, Patches, TrainConfig, Trainer, training_pictures
+from swinir.upscaler import choose_device, choose_precision
+
+SETTINGS = {field.name for field in dataclasses.fields(TrainConfig)}
+
+
+def train(
+    data: Annotated[Path, typer.Argument(help="Folder of photographs.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the run: state, log and curve; an interrupted run goes on from it.")],
+    model: Annotated[str | None, typer.Option(help="The preset whose architecture to train [lightweight-x2].")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Patches in a step.")] = None,
+    patch: Annotated[int | None, typer.Option(help="Length of a patch, in small pixels.")] = None,
+    lr: Annotated[float | None, typer.Option(help="The highest learning rate.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the initial weights and the choice of patches.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")] = None,
+    val_lr: Annotated[Path | None, typer.Option(help="Folder of small images to validate on.")] = None,
+    val_hr: Annotated[Path | None, typer.Option(help="Folder of their large originals.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    every: Annotated[int, typer.Option(help="Steps between validating, logging and saving.", min=1)] = 250,
+    config: Annotated[Path | None, typer.Option(help="YAML with any of the settings of a run; options win over it.")] = None,
+    export: Annotated[Path | None, typer.Option(help="Where to write the averaged weights, .safetensors.")] = None,
+) -> None:
+    """Train a model on a folder of photographs, resumable to the step."""
+    options = {
+        "model": model, "steps": steps, "batch_size": batch_size, "patch": patch,
+        "learning_rate": lr, "seed": seed, "precision": precision,
+    }  # fmt: skip
+    given = {name: value for name, value in options.items() if value is not None}
+    target = pick_device(device)
+    settings = train_config(read_settings(config) | given, target.type)
+    files = images_in(data) if data.is_dir() else []
+    if not files:
+        raise ConfigError(f"{data} holds no images to train on; name a folder of photographs")
+    if (val_lr is None) != (val_hr is None):
+        raise ConfigError("--val-lr and --val-hr belong together; give both or neither")
+    validation = validation_pairs(val_lr, val_hr, settings.model.upscale) if val_lr and val_hr else []
+    pictures = training_pictures(files, settings)
+    try:
+        trainer = Trainer(settings, Patches(pictures, settings.model.upscale, settings.patch), out, target)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    print(f"{len(files)} photographs, {len(validation)} validation pairs, {target}, step {trainer.step} of {settings.steps}")
+    trainer.run(validation, lambda row: print(json.dumps(row), flush=True), every)
+    if export is not None:
+        export_weights(trainer, validation, {"folder": data.name, "photographs": len(files)}, export)
+        print(f"wrote {export}")
+
+
+def pick_device(name: str) -> Any:  # noqa: ANN401 - a torch.device; jobs name no torch type
+    try:
+        return choose_device(name)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def read_settings(path: Path | None) -> dict[str, Any]:
+    """The settings of a YAML file; ``model`` is a preset's name. Raises ConfigError for a key that is none."""
+    if path is None:
+        return {}
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML ({str(error).splitlines()[0]})") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold settings, one 'name: value' a line")
+    for key in content:
+        if key not in SETTINGS:
+            close = difflib.get_close_matches(str(key), SETTINGS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(sorted(SETTINGS))}"
+            raise ConfigError(f"unknown key {key!r} in {path}; {hint}")
+    return content
+
+
+def train_config(settings: dict[str, Any], device: str) -> TrainConfig:
+    """The settings as a TrainConfig. Raises ConfigError where they name no model that can be trained."""
+    name = settings.pop("model", "lightweight-x2")
+    precision = settings.pop("precision", "auto")
+    try:
+        architecture = preset(name).config
+        if architecture is None or architecture.upscale == 1 or architecture.in_chans != 3:
+            raise ValueError(f"{name} is not trained here: pairs are made by bicubic reduction of RGB; name an enlarging model")
+        return TrainConfig(model=architecture, precision=choose_precision(precision, choose_device(device)), **settings)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(str(error)) from error
+
+
+def validation_pairs(lr: Path, hr: Path, scale: int) -> list[Pair]:
+    """(small, large) pictures, the large ones cropped to ``scale`` times the small."""
+    pairs = []
+    for small, large in pair_images(lr, hr):
+        picture, truth = read_rgb(small), read_rgb(large)
+        height, width = picture.shape[0] * scale, picture.shape[1] * scale
+        if truth.shape[0] < height or truth.shape[1] < width:
+            raise ConfigError(f"{large} is smaller than {small} enlarged x{scale}; is --val-lr of the right scale?")
+        pairs.append((picture, truth[:height, :width]))
+    return pairs
+
+
+def export_weights(trainer: Trainer, validation: list[Pair], data: dict[str, Any], path: Path) -> None:
+    """The averaged weights as safetensors with their provenance; beside first, then renamed."""
+    metadata = {
+        "config": json.dumps(dataclasses.asdict(trainer.config.model)),
+        "training": json.dumps(dataclasses.asdict(trainer.config)),
+        "steps": json.dumps(trainer.step),
+        "psnr": json.dumps(round(trainer.validate(validation), 4) if validation else None),
+        "data": json.dumps(data),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    state = {name: value.detach().cpu() for name, value in trainer.average.state_dict().items()}
+    part.write_bytes(to_bytes(state, metadata))
+    os.replace(part, path)

@@ -1,0 +1,88 @@
+"""Upscale one video.
+
+    swinir video in.mkv out.mkv
+    swinir video s3://bucket/in.mp4 s3://bucket/out.mp4 --codec libx265 --crf 16 --address auto
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.config import VideoConfig, build_config
+
+Option = typer.Option
+
+
+def video(
+    source: Annotated[str, typer.Argument(help="A video: a path or an s3://, gs://, az://, http(s):// URL.")],
+    destination: Annotated[str, typer.Argument(help="Where the result goes; the ending chooses the container.")],
+    model: Annotated[str | None, Option(help="A preset of `swinir models`. [default: lightweight-x2]")] = None,
+    weights: Annotated[str | None, Option(help="A .pth or .safetensors file or URL for the model.")] = None,
+    codec: Annotated[str | None, Option(help="libx264, libx265, libsvtav1 or ffv1 (lossless). [default: libx264]")] = None,
+    crf: Annotated[float | None, Option(help="Quality, smaller is better. [default: 16, 18, 24 by codec]")] = None,
+    preset: Annotated[str | None, Option(help="The encoder's speed preset.")] = None,
+    pix_fmt: Annotated[str | None, Option(help="Pixel format. [default: the source's]")] = None,
+    segment_seconds: Annotated[float | None, Option(help="How much video a unit of work holds. [default: 5]")] = None,
+    stream: Annotated[int | None, Option(help="Index of the video stream, where there are several.")] = None,
+    on_decode_error: Annotated[str | None, Option(help="fail, or repeat the frame before and list it. [default: fail]")] = None,
+    drop_incompatible: Annotated[bool | None, Option("--drop-incompatible", help="Drop what the container cannot hold.")] = None,
+    workers: Annotated[int | None, Option(help="Workers. [default: one per GPU, or as many as the cores feed]")] = None,
+    device: Annotated[str | None, Option(help="auto, cpu or cuda.")] = None,
+    precision: Annotated[str | None, Option(help="auto, fp32 or bf16.")] = None,
+    tile: Annotated[int | None, Option(help="Tile size in source pixels. [default: by device]")] = None,
+    address: Annotated[str | None, Option(help="A Ray cluster: auto or host:port. [default: this machine]")] = None,
+    fresh: Annotated[bool | None, Option("--fresh", help="Discard earlier work on this destination.")] = None,
+    overwrite: Annotated[bool | None, Option("--overwrite", help="Replace a file this program did not make.")] = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="Show the plan and stop.")] = False,
+    preview: Annotated[int, Option(help="Upscale N frames into a before/after picture and stop.", min=0)] = 0,
+    as_json: Annotated[bool, Option("--json", help="Progress and result as JSON lines.")] = False,
+    config: Annotated[Path | None, Option(help="A YAML file of settings; options go before it.")] = None,
+    report: Annotated[Path | None, Option(help="Write the report here too.")] = None,
+) -> None:
+    """Upscale a video: every frame, its exact time, every other stream."""
+    options = {key: value for key, value in locals().items() if key in VideoConfig.model_fields}
+    settings = build_config(config, options)
+    # Torch, FFmpeg and Ray load only once the settings are known to be right.
+    from pipeline.report import listener_for
+
+    with listener_for(as_json) as listener:
+        if dry_run or preview:
+            from pipeline.video.job import describe_plan
+            from pipeline.video.preview import plan_only, write_preview
+
+            job = plan_only(source, destination, settings, listener)
+            result = write_preview(job, preview) if preview else describe_plan(job)
+        else:
+            from pipeline.cluster import run_units
+            from pipeline.video.job import upscale_video
+
+            result = upscale_video(source, destination, settings, run_units, listener)
+    if report:
+        report.write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
+    tell(result, as_json)
+    if result.get("exit_code"):
+        raise typer.Exit(result["exit_code"])
+
+
+def tell(result: dict[str, Any], as_json: bool) -> None:
+    """The result as one JSON line, or what of it a person wants to see."""
+    if as_json:
+        print(json.dumps(result, ensure_ascii=False))
+        return
+    table = Table(show_header=False, box=None)
+    told = ("destination", "frames", "frames_out", "frames_repaired", "frames_processed", "duration_s", "size", "model", "tile",
+            "encoder", "segments", "segments_reused", "seconds", "fps", "disk_needed_mib", "disk_free_mib", "streams",
+            "guesses", "warnings", "preview")  # fmt: skip
+    for key in told:
+        value = result.get(key)
+        if key == "streams" and value and isinstance(value[0], dict):
+            value = [f"{s['index']} {s['type']} {s['codec']}: {s['action']} {s['reason']}".strip() for s in value]
+        if value not in (None, [], ()):
+            table.add_row(key.replace("_", " "), "\n".join(map(str, value)) if isinstance(value, list) else str(value))
+    Console(markup=False).print(table)

@@ -1,0 +1,266 @@
+"""Runs units on Ray actors, one per accelerator or group of CPU cores; the only file that knows Ray."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+import ray.exceptions
+
+from pipeline.driver import Died, Event, Opened, Outcome, Placed, Reported, RunOptions, Signal, run_on_pool
+from pipeline.errors import ConfigError
+from pipeline.ledger import Ledger
+from pipeline.units import Unit, Workload
+from pipeline.worker import Failed, Worker, one_line
+
+_OBJECT_STORE_BYTES = 200_000_000  # descriptions and weights; pixels never go there
+_REFRESH_S = 5.0  # between two looks at what the cluster has
+_GET_TIMEOUT_S = 60.0  # a ready value is fetched at once, unless its node has just gone
+
+
+def run_units(
+    units: Iterable[Unit], workload: Workload, ledger: Ledger, options: RunOptions, on_event: Callable[[Event], None]
+) -> Outcome:
+    """Run units on a cluster: the one this process is connected to, else the one at ``options.address``, else a local one.
+
+    As many workers as there are GPUs (or groups of CPU cores), following the cluster as it grows and shrinks. What is started
+    here is shut down here. Raises as ``driver.run_on_pool``, and ConfigError where there is no cluster at the address.
+    """
+    with connected(options.address, workload) as joined:
+        pool = _RayPool(workload, ledger, options, joined)
+        try:
+            return run_on_pool(pool, units, workload, ledger, options, on_event)
+        finally:
+            pool.close()
+
+
+@contextmanager
+def connected(address: str | None, workload: Workload) -> Iterator[bool]:
+    """Connect to Ray, or start it; True where the cluster is not ours alone and may grow."""
+    if ray.is_initialized():
+        yield False
+        return
+    address = address or os.environ.get("RAY_ADDRESS")  # set for the entry point of a submitted job
+    if address and address.startswith("ray://"):
+        raise ConfigError(
+            f"--address {address}: Ray Client cannot stream progress; run this command on a node of the cluster with "
+            "--address auto, or through 'ray job submit'"
+        )
+    with _environment("RAY_USAGE_STATS_ENABLED", "0"):
+        if not address or address == "local":
+            # A local instance listens to this machine only; with tokens Ray would write one into the home directory.
+            with _environment("RAY_AUTH_MODE", "disabled"), _started(_local_arguments(), "start Ray on this machine"):
+                yield False
+        else:
+            with _started({"address": address, **_shipped_code(workload)}, f"join the Ray cluster at {address}"):
+                yield True
+
+
+def _local_arguments() -> dict[str, Any]:
+    return {"address": "local", "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+
+
+@contextmanager
+def _started(arguments: dict[str, Any], doing: str) -> Iterator[None]:
+    try:
+        ray.init(**arguments, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        ray.shutdown()
+        raise ConfigError(f"cannot {doing}: {' '.join(str(error).split())[:300]}") from error
+    _silence_raylet()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _silence_raylet() -> None:
+    """Keep Ray from printing paragraphs about dead workers to stdout, which log_to_driver=False does not; we report them."""
+    module: Any = sys.modules.get("ray._private.worker")
+    if hasattr(module, "print_to_stdstream"):
+        module.print_to_stdstream = lambda *args, **kwargs: None
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Set a variable that is not set, inside the block."""
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+
+
+def _shipped_code(workload: Workload) -> dict[str, Any]:
+    """The packages that the workers import, unless a submitted job has brought its working directory."""
+    if "working_dir" in os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", ""):
+        return {}
+    names = {"pipeline", "swinir", type(workload).__module__.partition(".")[0]}
+    specs = [importlib.util.find_spec(name) for name in sorted(names) if name != "__main__"]
+    folders = [spec.submodule_search_locations[0] for spec in specs if spec and spec.submodule_search_locations]
+    return {"runtime_env": {"py_modules": folders, "excludes": ["__pycache__"]}}
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPlan:
+    """What each worker asks of Ray, and how many there may be."""
+
+    num_gpus: int
+    num_cpus: float
+    num_threads: int
+    max_workers: int
+
+
+def plan_workers(nodes: list[dict[str, float]], options: RunOptions, grows: bool) -> WorkerPlan:
+    """Size the workers for a cluster whose nodes have these resources ("CPU", "GPU").
+
+    On a cluster that may grow there is room for one more than it has: a worker that waits for a machine is the demand that
+    makes Ray's autoscaler add one.
+    """
+    num_gpus = int(sum(node.get("GPU", 0) for node in nodes))
+    if options.device == "cuda" or (options.device == "auto" and num_gpus):
+        if not num_gpus and not grows:
+            raise ConfigError("there is no CUDA device on this machine; use --device cpu, or --address to join a cluster")
+        shares = [node.get("CPU", 0) / node["GPU"] for node in nodes if node.get("GPU")]
+        share = min(shares, default=1.0)
+        return WorkerPlan(1, min(1.0, float(int(share))), max(1, int(share)), options.num_workers or num_gpus + grows)
+    cpus = [int(node.get("CPU", 0)) for node in nodes]
+    if options.num_workers and not grows:
+        share = max(cpus, default=1) / options.num_workers
+        return WorkerPlan(0, float(int(share)) if share >= 1 else share, max(1, int(share)), options.num_workers)
+    size = max(1, min(options.cpus_per_worker, max(cpus, default=1)))
+    return WorkerPlan(0, float(size), size, options.num_workers or max(1, sum(n // size for n in cpus)) + grows)
+
+
+@dataclass(slots=True)
+class _Actor:
+    handle: Any
+    placed: Any  # reference that is ready once the actor has a process, then None
+    opened: Any  # reference to what open() returned, then None
+    running: dict[str, Any] = field(default_factory=dict)  # streaming generators by unit id
+
+
+class _RayPool:
+    def __init__(self, workload: Workload, ledger: Ledger, options: RunOptions, grows: bool) -> None:
+        self._workload = ray.put(workload)  # sent to each node once, not to each actor
+        self._ledger = ledger
+        self._options = options
+        self._grows = grows
+        self._actors: dict[int, _Actor] = {}
+        self._plan = plan_workers(_nodes(), options, grows)
+        self._planned = time.monotonic()
+
+    def max_workers(self) -> int:
+        if time.monotonic() - self._planned > _REFRESH_S and self._grows:
+            self._plan, self._planned = plan_workers(_nodes(), self._options, self._grows), time.monotonic()
+        return self._plan.max_workers
+
+    def start(self, worker: int) -> None:
+        plan = self._plan
+        # Ray hides no GPU from an actor that asked for none.
+        environment = {} if plan.num_gpus else {"runtime_env": {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}}
+        handle = (
+            ray.remote(Worker)
+            .options(
+                num_gpus=plan.num_gpus,
+                num_cpus=plan.num_cpus,
+                max_concurrency=self._options.depth + 1,
+                max_restarts=0,
+                max_task_retries=0,
+                **environment,
+            )
+            .remote(self._workload, self._ledger, plan.num_threads)
+        )
+        self._actors[worker] = _Actor(handle, handle.__ray_ready__.remote(), handle.open.remote())
+
+    def kill(self, worker: int) -> None:
+        if actor := self._actors.pop(worker, None):
+            ray.kill(actor.handle, no_restart=True)
+
+    def assign(self, worker: int, unit: Unit) -> None:
+        actor = self._actors[worker]
+        actor.running[unit.id] = actor.handle.run.options(num_returns="streaming").remote(unit)
+
+    def poll(self, timeout_s: float) -> list[Signal]:
+        waiting = {ref: (worker, unit_id) for worker, unit_id, ref in self._references()}
+        if not waiting:
+            time.sleep(timeout_s)
+            return []
+        ready, _ = ray.wait(list(waiting), num_returns=1, timeout=timeout_s)
+        if ready:
+            ready, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=0)
+        signals: list[Signal] = []
+        for ref in ready:
+            worker, unit_id = waiting[ref]
+            if worker in self._actors:  # not buried a moment ago
+                signals += self._hear(worker, unit_id, ref)
+        return signals
+
+    def close(self) -> None:
+        for worker in list(self._actors):
+            self.kill(worker)
+
+    def _references(self) -> Iterator[tuple[int, str, Any]]:
+        for worker, actor in self._actors.items():
+            for ref in (actor.placed, actor.opened):
+                if ref is not None:
+                    yield worker, "", ref
+            for unit_id, generator in actor.running.items():
+                yield worker, unit_id, generator
+
+    def _hear(self, worker: int, unit_id: str, ref: Any) -> list[Signal]:  # noqa: ANN401 - Ray has no types
+        actor = self._actors[worker]
+        try:
+            if ref is actor.placed:
+                ray.get(ref, timeout=_GET_TIMEOUT_S)
+                actor.placed = None
+                return [Placed(worker)]
+            if ref is actor.opened:
+                actor.opened = None
+                return [Opened(worker, ray.get(ref, timeout=_GET_TIMEOUT_S))]
+            return [Reported(worker, unit_id, ray.get(next(ref), timeout=_GET_TIMEOUT_S))]
+        except StopIteration:
+            actor.running.pop(unit_id, None)
+            return []
+        except ray.exceptions.RayTaskError as error:
+            failed = Failed(one_line(error.cause), False, False)
+            actor.running.pop(unit_id, None)
+            return [Reported(worker, unit_id, failed) if unit_id else Opened(worker, failed)]
+        except ray.exceptions.RayError as error:
+            # "Unavailable" is not dead: without this, two processes would hold the GPU.
+            self.kill(worker)
+            return [Died(worker, describe_death(error), is_node_loss(error))]
+
+
+def _nodes() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def is_node_loss(error: Exception) -> bool:
+    """Whether the machine, and not what ran on it, is to blame for the death of an actor."""
+    lost = (ray.exceptions.ActorUnavailableError, ray.exceptions.NodeDiedError, ray.exceptions.GetTimeoutError)
+    text = str(error)
+    return isinstance(error, lost) or "node has died" in text or "node was terminated" in text or "node is dead" in text
+
+
+def describe_death(error: Exception) -> str:
+    """Ray's paragraphs about a death, in one line."""
+    text = " ".join(str(error).split())
+    if is_node_loss(error):
+        return "the worker's node was lost or cannot be reached"
+    if isinstance(error, ray.exceptions.OutOfMemoryError) or ("OOM" in text and "memory monitor" in text.lower()):
+        return "the worker was killed for memory; give it fewer units at a time or a smaller tile"
+    detail = re.search(r"Worker exit detail: (.*?)(?: Some common causes| The actor|$)", text)
+    return f"the worker process died (crashed, or killed for memory): {(detail.group(1) if detail else text)[:160]}"

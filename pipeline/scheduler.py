@@ -1,0 +1,381 @@
+"""Which worker does which unit, and who is to blame: the policy as a state machine under a virtual clock.
+
+Facts go in through the methods named after them; ``decide`` hands out what to do next. No clock, no Ray, no storage.
+
+- A worker holds up to ``depth`` units. Only its oldest unit must show progress: the younger ones may wait for it.
+- A worker that dies with one unit in hand convicts it; with several, all become suspects, which run alone until cleared.
+- A unit that failed ``max_attempts`` times, or once for good, is split where it can be, and else quarantined.
+- A lost node is nobody's fault. A unit that keeps losing nodes becomes a suspect all the same.
+- A worker slot whose processes keep dying is closed, so that a broken machine does not convict innocent units.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+
+from pipeline.commands import Assign, Command, KillWorker, Policy, Quarantine, Split, StartWorker
+from pipeline.units import Unit
+
+
+class Phase(Enum):
+    PENDING = "asked for; may wait for a machine as long as it takes"
+    OPENING = "has a process, which loads the model"
+    READY = "takes units"
+
+
+@dataclass(slots=True)
+class _Job:
+    unit: Unit
+    heard: float  # last sign of life, or when the unit became the oldest of its worker
+
+
+@dataclass(slots=True)
+class _Worker:
+    slot: _Slot
+    heard: float
+    phase: Phase = Phase.PENDING
+    jobs: dict[str, _Job] = field(default_factory=dict)  # oldest first
+    alone: bool = False  # its only unit is a suspect
+    num_raises: int = 0  # in a row
+
+
+@dataclass(slots=True)
+class _Slot:
+    """A worker's place in the pool, through all its processes."""
+
+    start_deaths: int = 0
+    deaths: list[frozenset[str]] = field(default_factory=list)  # the units in hand at each, since the last success
+    opens_at: float = 0.0
+    closed: bool = False
+    worker: int | None = None
+
+
+@dataclass(slots=True)
+class _Case:
+    """A unit that has failed, died or lost its node."""
+
+    evidence: list[str] = field(default_factory=list)
+    num_failures: int = 0
+    num_node_losses: int = 0
+    suspect: bool = False
+    slots: list[_Slot] = field(default_factory=list)  # where it failed; it is tried elsewhere if there is an elsewhere
+
+
+class Scheduler:
+    """Feed units to workers until each is committed, quarantined or split.
+
+    ``units`` is read lazily; those of which ``is_done`` says so are passed over. ``split`` returns smaller units, or [] where
+    there are none. ``max_workers`` may be changed at any time. Facts about a worker or unit that is no longer in hand are
+    ignored: they are late.
+    """
+
+    def __init__(
+        self,
+        units: Iterable[Unit],
+        policy: Policy,
+        max_workers: int,
+        split: Callable[[Unit], list[Unit]] = lambda unit: [],
+        is_done: Callable[[Unit], bool] = lambda unit: False,
+    ) -> None:
+        self.policy = policy
+        self.max_workers = max_workers
+        self.draining = False
+        self._units: Iterator[Unit] = iter(units)
+        self._exhausted = False
+        self._split = split
+        self._is_done = is_done
+        self._fresh: deque[Unit] = deque()
+        self._again: deque[Unit] = deque()  # taken from a worker through no fault of theirs
+        self._suspects: deque[Unit] = deque()
+        self._waiting: list[tuple[float, int, Unit]] = []  # heap by the time of the next attempt
+        self._cases: dict[str, _Case] = {}
+        self._workers: dict[int, _Worker] = {}
+        self._slots: list[_Slot] = []
+        self._num_started = 0
+        self._num_waits = 0
+        self._verdicts: list[Command] = []
+        self._last_death = ""
+
+    # What happened ------------------------------------------------------------------------------------------------------
+
+    def worker_placed(self, worker: int, now: float) -> None:
+        """The worker has a process; from here on it must show progress."""
+        if (state := self._workers.get(worker)) and state.phase is Phase.PENDING:
+            state.phase, state.heard = Phase.OPENING, now
+
+    def worker_ready(self, worker: int, now: float) -> None:
+        if state := self._workers.get(worker):
+            state.phase, state.heard = Phase.READY, now
+            state.slot.start_deaths = 0
+
+    def heartbeat(self, worker: int, unit_id: str, now: float) -> None:
+        if job := self._job(worker, unit_id):
+            job.heard = now
+
+    def unit_done(self, worker: int, unit_id: str, now: float) -> None:
+        if self._take(worker, unit_id, now):
+            state = self._workers[worker]
+            state.num_raises = 0
+            state.slot.deaths.clear()
+            self._cases.pop(unit_id, None)
+
+    def unit_raised(self, worker: int, unit_id: str, reason: str, now: float, final: bool = False) -> None:
+        """The unit failed and its worker lives. ``final``: another attempt would fail the same way."""
+        if job := self._take(worker, unit_id, now):
+            state = self._workers[worker]
+            state.num_raises += 1
+            self._charge(job.unit, reason, state.slot, now, final)
+            if state.num_raises >= self.policy.max_raises and not final:
+                for other in state.jobs.values():
+                    self._put_back(other.unit)
+                self._remove(worker)
+                self._verdicts.append(KillWorker(worker, f"{state.num_raises} units in a row failed in it"))
+
+    def worker_died(self, worker: int, reason: str, now: float) -> None:
+        """The process is gone, or must go: the caller has killed it."""
+        if state := self._remove(worker):
+            self._last_death = reason
+            self._bury(state, reason, now)
+
+    def node_lost(self, worker: int, reason: str, now: float) -> None:
+        """The machine is gone or out of reach; the caller has killed the process as far as it could."""
+        if state := self._remove(worker):
+            for job in state.jobs.values():
+                case = self._case(job.unit)
+                case.num_node_losses += 1
+                case.evidence.append(reason)
+                if case.num_node_losses <= self.policy.max_node_losses:
+                    self._put_back(job.unit)
+                elif case.suspect:
+                    self._charge(job.unit, reason, state.slot, now, False)
+                else:
+                    self._suspect(job.unit)
+
+    def drain(self) -> None:
+        """Give out no further units; what is in flight finishes."""
+        self.draining = True
+
+    # What to do ---------------------------------------------------------------------------------------------------------
+
+    def decide(self, now: float) -> list[Command]:
+        """What to do next, in this order. Also the clock tick: call it at least every few seconds."""
+        self._find_stalls(now)
+        self._look_ahead()
+        while self._waiting and self._waiting[0][0] <= now:
+            unit = heapq.heappop(self._waiting)[2]
+            self._put_back(unit)
+        commands, self._verdicts = self._verdicts, []
+        return commands + self._resize(now) + self._feed(now)
+
+    @property
+    def num_in_flight(self) -> int:
+        return sum(len(worker.jobs) for worker in self._workers.values())
+
+    @property
+    def finished(self) -> bool:
+        """Nothing is in flight and nothing is left to do; commands may still be waiting in ``decide``."""
+        return not self._verdicts and self.num_in_flight == 0 and (self.draining or self._num_pending == 0)
+
+    @property
+    def interrupted(self) -> bool:
+        """The drain, or the end of the caller's patience, left units undone."""
+        return self.draining and self.num_in_flight + self._num_pending > 0
+
+    @property
+    def failure(self) -> str | None:
+        """Why no unit can run any more, or None: every slot is closed."""
+        if self.finished or self.num_in_flight or not self._slots or len(self._open_slots()) > 0:
+            return None
+        return f"no worker can be kept alive; the last one died of: {self._last_death}"
+
+    # Inside -------------------------------------------------------------------------------------------------------------
+
+    @property
+    def _num_pending(self) -> int:
+        return len(self._fresh) + len(self._again) + len(self._suspects) + len(self._waiting) + (not self._exhausted)
+
+    def _job(self, worker: int, unit_id: str) -> _Job | None:
+        state = self._workers.get(worker)
+        return state.jobs.get(unit_id) if state else None
+
+    def _take(self, worker: int, unit_id: str, now: float) -> _Job | None:
+        """Remove a unit from its worker; the next oldest has from now on to show progress."""
+        state = self._workers.get(worker)
+        job = state.jobs.pop(unit_id, None) if state else None
+        if state and job:
+            state.alone = False
+            for oldest in list(state.jobs.values())[:1]:
+                oldest.heard = now
+        return job
+
+    def _remove(self, worker: int) -> _Worker | None:
+        state = self._workers.pop(worker, None)
+        if state:
+            state.slot.worker = None
+        return state
+
+    def _case(self, unit: Unit) -> _Case:
+        return self._cases.setdefault(unit.id, _Case())
+
+    def _put_back(self, unit: Unit) -> None:
+        case = self._cases.get(unit.id)
+        (self._suspects if case and case.suspect else self._again).append(unit)
+
+    def _suspect(self, unit: Unit) -> None:
+        self._case(unit).suspect = True
+        self._suspects.append(unit)
+
+    def _bury(self, state: _Worker, reason: str, now: float) -> None:
+        """Find who is to blame for a death: the slot before it could work, a single unit for certain, else suspects."""
+        slot, units = state.slot, [job.unit for job in state.jobs.values()]
+        if state.phase is not Phase.READY:
+            slot.start_deaths += 1
+            slot.opens_at = now + self._delay_s(slot.start_deaths)
+            slot.closed = slot.start_deaths >= self.policy.max_start_deaths
+            return
+        slot.deaths.append(frozenset(unit.id for unit in units))
+        if len(units) == 1:
+            self._charge(units[0], reason, slot, now, False, killer=True)
+        else:
+            for unit in units:
+                self._case(unit).evidence.append(f"{reason} (not alone)")
+                self._suspect(unit)
+        # The last slot stays: with nowhere else to try, the deaths convict the units.
+        if len(slot.deaths) >= self.policy.max_slot_deaths and len(self._open_slots()) > 1:
+            slot.closed = True
+
+    def _charge(self, unit: Unit, reason: str, slot: _Slot, now: float, final: bool, killer: bool = False) -> None:
+        case = self._case(unit)
+        case.evidence.append(reason)
+        case.num_failures += 1
+        case.slots.append(slot)
+        case.suspect = case.suspect or killer
+        if case.num_failures < self.policy.max_attempts and not final:
+            self._num_waits += 1
+            heapq.heappush(self._waiting, (now + self._delay_s(case.num_failures), self._num_waits, unit))
+            return
+        del self._cases[unit.id]
+        for other in self._slots:  # those deaths are explained
+            other.deaths = [ids for ids in other.deaths if unit.id not in ids]
+        parts = self._split(unit)
+        self._again.extend(part for part in parts if not self._is_done(part))
+        self._verdicts.append(Split(unit, parts) if parts else Quarantine(unit, case.evidence))
+
+    def _delay_s(self, num_failures: int) -> float:
+        return min(self.policy.backoff_s * 2.0 ** (num_failures - 1), self.policy.max_backoff_s)
+
+    def _find_stalls(self, now: float) -> None:
+        for worker, state in list(self._workers.items()):
+            if state.phase is Phase.PENDING:
+                continue
+            oldest = next(iter(state.jobs.values()), None)
+            if state.phase is Phase.READY and oldest is None:
+                continue
+            heard = oldest.heard if oldest else state.heard
+            if now - heard > self.policy.stall_s:
+                doing = f"unit {oldest.unit.id}" if oldest else "loading the model"
+                reason = f"no progress for {self.policy.stall_s:g} s in {doing}"
+                self._verdicts.append(KillWorker(worker, reason))
+                self.worker_died(worker, reason, now)
+
+    def _look_ahead(self) -> None:
+        """Hold enough units to size the pool and to share out the last ones, and no more."""
+        wanted = self.max_workers * (self.policy.depth + 1)
+        while not self._exhausted and len(self._fresh) < wanted:
+            unit = next(self._units, None)
+            if unit is None:
+                self._exhausted = True
+            elif not self._is_done(unit):
+                self._fresh.append(unit)
+
+    def _open_slots(self) -> list[_Slot]:
+        return [slot for slot in self._slots if not slot.closed]
+
+    def _resize(self, now: float) -> list[Command]:
+        """As many workers as there are units for, up to ``max_workers``; those without a unit go, the youngest first."""
+        pending = 0 if self.draining else self._num_pending
+        wanted = min(self.max_workers, pending + self.num_in_flight)
+        commands: list[Command] = []
+        idle = [worker for worker, state in self._workers.items() if not state.jobs]
+        idle.sort(key=lambda worker: (self._workers[worker].phase is Phase.PENDING, worker))
+        while len(self._workers) > wanted and idle:
+            worker = idle.pop()
+            self._remove(worker)
+            commands.append(KillWorker(worker, ""))
+        while len(self._slots) < self.max_workers:
+            self._slots.append(_Slot())
+        free = [slot for slot in self._open_slots() if slot.worker is None and slot.opens_at <= now]
+        for slot in free[: max(0, wanted - len(self._workers))]:
+            slot.worker = self._num_started
+            self._workers[slot.worker] = _Worker(slot, now)
+            self._num_started += 1
+            commands.append(StartWorker(slot.worker))
+        return commands
+
+    def _feed(self, now: float) -> list[Command]:
+        if self.draining:
+            return []
+        commands: list[Command] = []
+        ready = sorted(
+            (w for w, s in self._workers.items() if s.phase is Phase.READY), key=lambda w: len(self._workers[w].jobs)
+        )
+        for worker in ready:
+            if not self._workers[worker].jobs and (unit := self._next_from(self._suspects, worker)):
+                self._workers[worker].alone = True
+                commands.append(self._assign(worker, unit, now))
+        reserved = self._reserve(ready)
+        others = [worker for worker in ready if worker not in reserved and not self._workers[worker].alone]
+        for level in range(self.policy.depth):
+            for worker in others:
+                # A second unit now would be the only unit of a worker that is about to be ready.
+                if level and self._num_ready_to_run <= self._num_opening:
+                    return commands
+                if len(self._workers[worker].jobs) == level and (unit := self._next_unit(worker)):
+                    commands.append(self._assign(worker, unit, now))
+        return commands
+
+    def _reserve(self, ready: list[int]) -> set[int]:
+        """Workers to keep from new units until they are empty, or suspects would wait for ever; at most half of them."""
+        reserved: set[int] = set()
+        for unit in self._suspects:
+            free = [w for w in ready if w not in reserved and not self._workers[w].alone and self._may_take(w, unit)]
+            if not free or len(reserved) >= (len(ready) + 1) // 2:
+                break
+            reserved.add(free[0])
+        return reserved
+
+    @property
+    def _num_ready_to_run(self) -> int:
+        return len(self._fresh) + len(self._again)
+
+    @property
+    def _num_opening(self) -> int:
+        return sum(state.phase is Phase.OPENING for state in self._workers.values())
+
+    def _assign(self, worker: int, unit: Unit, now: float) -> Assign:
+        self._workers[worker].jobs[unit.id] = _Job(unit, now)
+        return Assign(worker, unit)
+
+    def _next_unit(self, worker: int) -> Unit | None:
+        return self._next_from(self._again, worker) or (self._fresh.popleft() if self._fresh else None)
+
+    def _next_from(self, queue: deque[Unit], worker: int) -> Unit | None:
+        for index, unit in enumerate(queue):
+            if self._may_take(worker, unit):
+                del queue[index]
+                return unit
+        return None
+
+    def _may_take(self, worker: int, unit: Unit) -> bool:
+        """Whether the unit has not failed in this worker's slot, or there is no living worker where it has not."""
+        case = self._cases.get(unit.id)
+        if case is None or not case.slots:
+            return True
+        fresh = [
+            w for w, s in self._workers.items() if s.phase is not Phase.PENDING and all(s.slot is not x for x in case.slots)
+        ]
+        return worker in fresh or not fresh

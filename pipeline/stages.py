@@ -1,0 +1,63 @@
+"""Run a generator in a thread of its own, a few items ahead: decode, model and encode overlap through two of these."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+END = object()
+POLL_S = 0.1
+
+
+def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
+    """The same items in the same order, computed up to ``depth`` ahead of their use by a thread.
+
+    An exception in ``items`` is raised here, at its place. When this generator is closed, the thread stops after the item it is
+    at, and has ended before the close returns.
+    """
+    done: queue.Queue[object] = queue.Queue(depth)
+    closed = threading.Event()
+    failure: list[BaseException] = []
+
+    def put(item: object) -> bool:
+        while not closed.is_set():
+            try:
+                done.put(item, timeout=POLL_S)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def fill() -> None:
+        source = iter(items)
+        try:
+            for item in source:
+                if not put(item):
+                    break
+        except BaseException as error:  # noqa: BLE001  (it is raised in the consumer)
+            failure.append(error)
+        finally:
+            close = getattr(source, "close", None)
+            if close:
+                close()
+            put(END)
+
+    thread = threading.Thread(target=fill, daemon=True)
+    thread.start()
+    try:
+        while (item := done.get()) is not END:
+            yield item  # type: ignore[misc]
+        if failure:
+            raise failure[0]
+    finally:
+        closed.set()
+        thread.join()
+
+
+def depth_for(item_bytes: int, budget_bytes: int = 256 << 20) -> int:
+    """How many items may wait in a queue of ``budget_bytes``: at least 1, at most 8."""
+    return max(1, min(8, budget_bytes // max(1, item_bytes)))

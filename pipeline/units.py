@@ -1,0 +1,55 @@
+"""The unit of work, and the one seam between the engine and what it computes.
+
+The scheduler knows units; what a unit is (a range of a video, a shard of images) only its workload knows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """The smallest piece of work that commits: a few hundred bytes, never pixels.
+
+    ``id`` is a digest of everything that changes the unit's output; ``num_items`` counts frames or images; ``spec`` is plain
+    JSON data that the workload understands.
+    """
+
+    id: str
+    num_items: int
+    spec: dict[str, Any] = field(hash=False)
+
+
+class Runner(Protocol):
+    """A workload set up in one worker process: the model is loaded, units can run, two at a time from two threads."""
+
+    def run(self, unit: Unit, attempt: str) -> Generator[int, None, dict[str, Any]]:
+        """Compute one unit and store its output under a key that contains ``attempt``.
+
+        Yields, as heartbeats, how many items are done so far; returns the commit record (JSON data that names the stored
+        output). Raises an exception where the unit cannot be done; it is tried again, then quarantined.
+        """
+        ...
+
+
+class Workload(Protocol):
+    """What runs the units of one job. Picklable; it is sent to each node once."""
+
+    def open(self) -> Runner:
+        """Load what the units need (model, weights). Called once in each worker process."""
+        ...
+
+    def split(self, unit: Unit) -> list[Unit]:
+        """Smaller units that together do the same as ``unit``, to isolate a bad item; empty where it cannot be split."""
+        ...
+
+
+def digest(value: object) -> str:
+    """16 hex digits of the SHA-256 of ``value`` as canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""Video: probe, plan, read, encode, assemble."""

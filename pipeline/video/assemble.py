@@ -1,0 +1,204 @@
+"""Join the committed segments and the copied streams into one file, without encoding anything again."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import av
+import av.error
+import numpy as np
+from av.container import InputContainer
+from av.stream import Stream
+from numpy.typing import NDArray
+
+from pipeline.errors import OutputError
+from pipeline.storage import Store
+from pipeline.video.packets import read_packets
+from pipeline.video.plan import EncodeSpec
+from pipeline.video.probe import VideoInfo, open_media
+from pipeline.video.reader import decode
+from pipeline.video.streams import StreamPlan, add_copies, add_video, converted, copy_container_tags
+from pipeline.video.timeline import Timeline
+
+Records = Sequence[dict[str, Any]]
+
+
+class DamagedSegment(Exception):
+    """A stored segment is not what its commit record says; it has to be done again."""
+
+    def __init__(self, index: int, reason: str) -> None:
+        super().__init__(f"segment {index} {reason}")
+        self.index = index
+
+
+def assemble(
+    target: Path,
+    source: str | BinaryIO,
+    name: str,
+    info: VideoInfo,
+    timeline: Timeline,
+    spec: EncodeSpec,
+    streams: list[StreamPlan],
+    records: Records,
+    store: Store,
+    container_format: str,
+) -> dict[int, int]:
+    """Write ``target``; returns how many packets of each copied stream went in.
+
+    Raises DamagedSegment where a segment differs from its record, OutputError where FFmpeg refuses a packet.
+    """
+    options = {"movflags": "+faststart"} if container_format in ("mp4", "mov") else {}
+    with (
+        open_media(source, name) as container,
+        av.open(str(target), "w", format=container_format, options=options) as out,
+    ):
+        video = add_video(out, spec, info.display_matrix, container.streams[info.stream])
+        copies = add_copies(out, container, streams)
+        copy_container_tags(out, container)
+        out.start_encoding()
+        headers = {record["extradata"] for record in records}
+        if len(headers) != 1 or (spec.global_header and base64.b64decode(headers.pop()) != bytes(video.codec_context.extradata or b"")):
+            raise OutputError(f"{name}: segments were encoded with different headers; run again with --fresh")
+        counts = dict.fromkeys(copies, 0)
+        try:
+            for packet in merge(video_packets(records, store, timeline, spec, video), copied_packets(container, copies, counts)):
+                out.mux(packet)
+        except (av.error.FFmpegError, ValueError) as error:
+            raise OutputError(f"{name}: the result cannot be written: {error}") from error
+    return counts
+
+
+def video_packets(records: Records, store: Store, timeline: Timeline, spec: EncodeSpec, stream: Stream) -> Iterator[av.Packet]:
+    """Packets of all segments with the timeline's times and DTS counted anew over the whole.
+
+    An encoder's own DTS overlap at joins of variable rate. In decode order the i-th packet gets the (i - d)-th presentation time,
+    d being the deepest reordering: rising, and never after its own presentation.
+    """
+    depth = max(record["reorder_depth"] for record in records)
+    step = max(1, int(timeline.pts[1] - timeline.pts[0])) if len(timeline) > 1 else 1
+    position = 0
+    for record in records:
+        start, count = position, record["num_frames"]
+        times = timeline.pts[start : start + count]
+        with fetched(record, store) as path:
+            order = presentation_ranks([packet.pts for packet in read_packets(path)])
+            if len(order) != count:
+                raise DamagedSegment(record["index"], f"holds {len(order)} packets for {count} frames")
+            for rank, stored in zip(order, read_packets(path), strict=True):
+                packet = av.Packet(stored.data)
+                packet.pts = int(times[rank])
+                packet.dts = int(timeline.pts[position - depth]) if position >= depth else int(timeline.pts[0]) - (depth - position) * step
+                packet.duration = int(timeline.duration[start + rank])
+                packet.time_base, packet.stream, packet.is_keyframe = Fraction(spec.time_base), stream, stored.key
+                position += 1
+                yield packet
+
+
+def presentation_ranks(pts_in_decode_order: Sequence[int]) -> NDArray[np.int64]:
+    """For each packet in decode order, which frame of the segment it shows."""
+    return np.argsort(np.argsort(np.asarray(pts_in_decode_order, np.int64), kind="stable"), kind="stable")
+
+
+class fetched:  # noqa: N801  (used as a function in a with statement)
+    """The local copy of a segment, checked against its record; DamagedSegment where it differs."""
+
+    def __init__(self, record: dict[str, Any], store: Store) -> None:
+        self._record, self._store = record, store
+
+    def __enter__(self) -> Path:
+        self._folder = tempfile.TemporaryDirectory(prefix="swinir-")
+        path = Path(self._folder.name) / "segment.arrow"
+        try:
+            self._store.download(self._record["key"], path)
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            found = "nothing"
+        if found != self._record["sha256"]:
+            self._folder.cleanup()
+            raise DamagedSegment(self._record["index"], "is missing or was changed after it was committed")
+        return path
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.cleanup()
+
+
+def copied_packets(container: InputContainer, copies: Mapping[int, Stream], counts: dict[int, int]) -> Iterator[av.Packet]:
+    """Every packet of the streams that go along, as it is, in file order; ``counts`` is filled on the way."""
+    wanted = [container.streams[index] for index in copies]
+    if not wanted:
+        return
+    packets = container.demux(*wanted)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, av.error.FFmpegError):  # a truncated file, which the probe has reported
+            return
+        if not packet.size or (packet.dts is None and packet.pts is None):
+            continue
+        index = packet.stream.index
+        target = copies[index]
+        if target.type == "subtitle" and target.codec_context is None:
+            text = converted(packet, target)
+            if text is None:
+                continue
+            packet = text
+        else:
+            packet.stream = target
+        counts[index] += 1
+        yield packet
+
+
+def merge(video: Iterator[av.Packet], others: Iterator[av.Packet]) -> Iterator[av.Packet]:
+    """Both in order of their decode times, so that no stream lies far from the others in the file."""
+    other = next(others, None)
+    for packet in video:
+        time = _decode_s(packet)
+        while other is not None and _decode_s(other) <= time:
+            yield other
+            other = next(others, None)
+        yield packet
+    while other is not None:
+        yield other
+        other = next(others, None)
+
+
+def _decode_s(packet: av.Packet) -> float:
+    ticks = packet.dts if packet.dts is not None else packet.pts
+    assert ticks is not None
+    assert packet.time_base is not None
+    return float(ticks * packet.time_base)
+
+
+def verify(path: Path, name: str, timeline: Timeline, spec: EncodeSpec, counts: Mapping[int, int]) -> None:
+    """Read the finished file: every frame decodes, at its time from the first on; every copied packet is there.
+
+    Raises OutputError. Times may be off by half a tick of the container's own time base (Matroska keeps milliseconds).
+    """
+    with open_media(str(path), name) as container:
+        # Streams are added with the upscaled video first.
+        video = container.streams.video[0]
+        video.thread_type = "AUTO"
+        assert video.time_base is not None
+        times = [frame.pts for frame in decode(container, video)]
+    if len(times) != len(timeline) or None in times:
+        raise OutputError(f"{name}: {len(times)} of {len(timeline)} frames can be read back; run the same command again")
+    seen = (np.array(times, np.int64) - times[0]) * float(video.time_base)
+    planned = (timeline.pts - timeline.pts[0]) * float(Fraction(spec.time_base))
+    worst = float(np.abs(seen - planned).max())
+    if worst > 1.01 * float(video.time_base):
+        raise OutputError(f"{name}: frame times read back are off by up to {worst:.6f} s; run the same command again")
+    with open_media(str(path), name) as container:
+        found = dict.fromkeys(range(len(container.streams)), 0)
+        for packet in container.demux():
+            found[packet.stream.index] += packet.size > 0
+    # Attachments have no packets; copied streams follow the video in the order they were added.
+    for position, (index, count) in enumerate(counts.items(), start=1):
+        if found.get(position, 0) < count:
+            raise OutputError(f"{name}: {found.get(position, 0)} of {count} packets of copied stream {index} can be read back")

@@ -1,0 +1,99 @@
+"""Encode one segment of frames into packets, the same bytes on every machine."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.codec.context import Flags
+from av.video.codeccontext import VideoCodecContext
+from torch import Tensor
+
+from pipeline.errors import OutputError
+from pipeline.video.frames import from_planes
+from pipeline.video.packets import PacketWriter, StoredPacket, read_packets
+from pipeline.video.plan import EncodeSpec
+from swinir.colour import PlaneLayout
+
+DECODERS = {"libx264": "h264", "libx265": "hevc", "libsvtav1": "libdav1d", "ffv1": "ffv1"}
+
+
+def configure(context: VideoCodecContext, spec: EncodeSpec) -> None:
+    """Set an unopened encoder up. Threads are pinned: the bitstreams of x264 and x265 depend on them."""
+    context.width, context.height, context.pix_fmt = spec.width, spec.height, spec.pix_fmt
+    context.time_base, context.framerate = Fraction(spec.time_base), Fraction(spec.rate)
+    context.thread_count = spec.threads
+    if spec.sample_aspect_ratio:
+        context.sample_aspect_ratio = Fraction(spec.sample_aspect_ratio)
+    context.color_range, context.colorspace = spec.color_range, spec.color_space
+    context.color_primaries, context.color_trc = spec.color_primaries, spec.color_trc
+    if spec.global_header:
+        context.flags |= Flags.global_header
+    context.options = encoder_options(spec)
+
+
+def encoder_options(spec: EncodeSpec) -> dict[str, str]:
+    """Closed GOPs, constant quality, nothing in the stream that names the machine."""
+    quality = {} if spec.crf is None else {"crf": f"{spec.crf:g}"}
+    preset = {} if spec.preset is None else {"preset": spec.preset}
+    match spec.codec:
+        case "libx264":
+            return {**quality, **preset, "x264-params": "open-gop=0"}
+        case "libx265":
+            pinned = f"pools={spec.threads}:frame-threads=2:open-gop=0:info=0:log-level=error"
+            return {**quality, **preset, "x265-params": pinned}
+        case "libsvtav1":
+            return {**quality, **preset, "svtav1-params": f"lp={spec.threads}"}
+        case _:
+            return {"level": "3", "slices": "16", "slicecrc": "1", "g": "1"}
+
+
+class SegmentEncoder:
+    """Frames in, a packet file out. Times are relative to the segment, so that equal pictures give equal bytes anywhere."""
+
+    def __init__(self, path: Path, spec: EncodeSpec, layout: PlaneLayout) -> None:
+        self._layout, self._spec = layout, spec
+        context = av.CodecContext.create(spec.codec, "w")
+        assert isinstance(context, VideoCodecContext)
+        configure(context, spec)
+        context.open()
+        self._context = context
+        self._writer = PacketWriter(path)
+
+    def write(self, planes: list[Tensor], pts: int) -> None:
+        """One frame; ``pts`` in the time base, rising."""
+        frame = from_planes(planes, self._layout, self._spec.pix_fmt)
+        frame.pts, frame.time_base = pts, Fraction(self._spec.time_base)
+        frame.colorspace, frame.color_range = self._spec.color_space, self._spec.color_range
+        self._store(self._context.encode(frame))
+
+    def finish(self) -> bytes:
+        """Drain the encoder, close the file; the stream's extradata."""
+        self._store(self._context.encode(None))
+        self._writer.close()
+        return bytes(self._context.extradata or b"")
+
+    def abandon(self) -> None:
+        self._writer.close()
+
+    def _store(self, packets: list[av.Packet]) -> None:
+        for packet in packets:
+            assert packet.pts is not None
+            self._writer.write(StoredPacket(packet.pts, packet.is_keyframe, bytes(packet)))
+
+
+def verify_segment(path: Path, spec: EncodeSpec, extradata: bytes, pts: list[int]) -> None:
+    """Decode a finished segment: as many frames as went in, at their times. OutputError where that is not so."""
+    context = av.CodecContext.create(DECODERS[spec.codec], "r")
+    assert isinstance(context, VideoCodecContext)
+    if extradata:
+        context.extradata = extradata
+    seen: list[int | None] = []
+    for stored in read_packets(path):
+        packet = av.Packet(stored.data)
+        packet.pts, packet.time_base = stored.pts, Fraction(spec.time_base)
+        seen += [frame.pts for frame in context.decode(packet)]
+    seen += [frame.pts for frame in context.decode(None)]
+    if seen != pts:
+        raise OutputError(f"{spec.codec} gave {len(seen)} decodable frames for {len(pts)}, or other times; the segment is done again")

@@ -1,0 +1,323 @@
+"""The video job from end to end: probe, plan, run, assemble, verify, publish; each step resumable."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from pipeline.config import VideoConfig
+from pipeline.driver import Event, Outcome, RunOptions
+from pipeline.errors import ConfigError, Interrupted, MediaError, OutputError
+from pipeline.ledger import Ledger
+from pipeline.report import Listener, software_versions
+from pipeline.storage import Store, identify, local_path, open_input, split_url
+from pipeline.units import Unit, Workload, digest
+from pipeline.video.assemble import DamagedSegment, assemble, verify
+from pipeline.video.plan import VideoPlan, plan_video
+from pipeline.video.probe import VideoInfo, probe
+from pipeline.video.segment import SegmentWorkload
+from pipeline.video.streams import StreamPlan, check_codec, output_format, plan_streams, wants_global_header
+from pipeline.video.timeline import Timeline
+from swinir.spec import ModelSpec, load_spec
+
+RunUnits = Callable[[list[Unit], Workload, Ledger, RunOptions, Callable[[Event], None]], Outcome]
+
+# What does not change a byte of the result.
+UNSEEN_SETTINGS = {"device", "workers", "address", "stall_seconds", "fresh", "overwrite"}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything known before the first frame is upscaled."""
+
+    source: str
+    destination: str
+    config: VideoConfig
+    container_format: str
+    model: ModelSpec
+    info: VideoInfo
+    timeline: Timeline
+    plan: VideoPlan
+    streams: list[StreamPlan]
+    identity: dict[str, Any]
+    job_id: str  # of source, settings and weights
+
+    @property
+    def warnings(self) -> list[str]:
+        dropped = [f"stream {s.index} ({s.type}, {s.codec}) is dropped: {s.reason}" for s in self.streams if s.action == "drop"]
+        return [*self.info.warnings, *dropped, *self.info.damage]
+
+
+def upscale_video(source: str, destination: str, config: VideoConfig, run_units: RunUnits, listener: Listener) -> dict[str, Any]:
+    """Upscale ``source`` into ``destination``; the report that is also stored beside it.
+
+    Raises ConfigError or MediaError before any work where the request cannot be met, OutputError where it stopped half-way,
+    Interrupted after Ctrl-C; in the last two the same command goes on from there.
+    """
+    started = time.monotonic()
+    store, name = split_url(destination)
+    with lease(destination):
+        model = load_model_spec(config)
+        job_id = job_digest(source, config, model)
+        done = finished_report(store, name, job_id)
+        if done and not config.fresh:
+            listener.note(f"{destination} is already complete; --fresh does it again")
+            return {**done, "frames_processed": 0, "segments_reused": done["segments"]}
+        refuse_foreign(store, name, destination, config)
+        work = Store(f"{store.url}/{name}.swinir")
+        if config.fresh:
+            work.delete_all("")
+        job = prepare(source, destination, config, model, job_id, work, listener)
+        refuse_damage(job)
+        for line in [*job.plan.guesses, *job.warnings]:
+            listener.warn(line)
+        run = Ledger(Store(f"{work.url}/{digest(job.identity)}"))
+        run.begin(job.identity)
+        run.clear_quarantine()
+        with scratch_beside(store, name) as scratch:
+            target = scratch / f"joined{Path(name).suffix}"
+            report = run_and_join(job, run, target, run_units, listener)
+            report["seconds"] = round(time.monotonic() - started, 3)
+            report["fps"] = round(report["frames_processed"] / max(report["seconds"], 1e-9), 3)
+            # The report first: a result without one would be taken for somebody else's file.
+            store.write(report_name(name), json.dumps(report, indent=1, ensure_ascii=False).encode())
+            store.upload(target, name)
+        work.delete_all("")
+    return report
+
+
+@contextmanager
+def scratch_beside(store: Store, name: str) -> Iterator[Path]:
+    """A temporary folder; on the same disk as a local destination, so that publishing from it is a rename."""
+    with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=local_path(store.url)) as folder:
+        yield Path(folder)
+
+
+def load_model_spec(config: VideoConfig) -> ModelSpec:
+    try:
+        return load_spec(config.model, config.weights, config.precision, config.tile)
+    except ValueError as error:
+        raise ConfigError(" ".join(str(error).split())) from error
+
+
+def job_digest(source: str, config: VideoConfig, model: ModelSpec) -> str:
+    """What the command asks for, known without decoding anything."""
+    settings = config.model_dump(exclude=UNSEEN_SETTINGS | {"weights"})
+    return digest([asdict(identify(source)), settings, model.weights_sha256])
+
+
+def finished_report(store: Store, name: str, job_id: str) -> dict[str, Any] | None:
+    """The report of the same job, where its result is still there at its size."""
+    report = read_report(store, name)
+    if report is None or report.get("job") != job_id or not store.exists(name):
+        return None
+    return report if store.size_bytes(name) == report.get("size_bytes") else None
+
+
+def read_report(store: Store, name: str) -> dict[str, Any] | None:
+    try:
+        report = json.loads(store.read(report_name(name)))
+    except (FileNotFoundError, ValueError):
+        return None
+    return report if isinstance(report, dict) else None
+
+
+def report_name(name: str) -> str:
+    return f"{name}.report.json"
+
+
+def refuse_foreign(store: Store, name: str, destination: str, config: VideoConfig) -> None:
+    """Never write over a file that this program did not make."""
+    if store.exists(name) and not config.overwrite and read_report(store, name) is None:
+        raise ConfigError(f"{destination} exists and was not made by this program; pass --overwrite or choose another name")
+
+
+@contextmanager
+def lease(destination: str) -> Iterator[None]:
+    """Only one job on a local destination; a second fails at once. The lock dies with the process.
+
+    In object stores two jobs do the same work twice and publish the same bytes; first-writer-wins commits keep them apart.
+    """
+    path = local_path(destination)
+    if path is None:
+        yield
+        return
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is not a folder; create it first")
+    lock_path = folder / f".{Path(path).name}.lock"
+    try:
+        with FileLock(lock_path, timeout=0):
+            yield
+    except Timeout as error:
+        raise ConfigError(f"{destination} is being made by another running command") from error
+    except OSError as error:
+        raise ConfigError(f"cannot write in {folder}: {error.strerror or error}") from error
+    finally:
+        lock_path.unlink(missing_ok=True)
+
+
+def prepare(
+    source: str, destination: str, config: VideoConfig, model: ModelSpec, job_id: str, work: Store | None, listener: Listener
+) -> Prepared:
+    """Check that the result can be written, decode the source once (or take an earlier probe of it), plan."""
+    container_format = output_format(destination)
+    check_codec(config.codec, container_format, destination)
+    identity = asdict(identify(source))
+    with open_input(source) as media:
+        streams = plan_streams(media, source, config.stream, container_format, config.drop_incompatible)
+    listener.phase("probing", None)
+    info, timeline = probe_once(source, identity, config, work, listener)
+    plan = plan_video(info, timeline, model.scale, config, wants_global_header(container_format))
+    described = {"name": model.name, "weights_sha256": model.weights_sha256, "precision": model.precision, "tile": model.tile}
+    full_identity = plan.identity({**identity, "stream": info.stream, "probe": probe_digest(info, timeline)}, described)
+    return Prepared(
+        source, destination, config, container_format, model, info, timeline, plan, streams, full_identity, job_id
+    )
+
+
+def probe_digest(info: VideoInfo, timeline: Timeline) -> str:
+    return digest([info.to_json(), timeline.pts.tolist(), timeline.checksum.tolist()])
+
+
+def probe_once(
+    source: str, identity: dict[str, Any], config: VideoConfig, work: Store | None, listener: Listener
+) -> tuple[VideoInfo, Timeline]:
+    """The probe of exactly this source, kept in the work folder so that a resumed run need not decode everything again."""
+    key = f"probe-{digest([identity, config.stream])}"
+    with tempfile.TemporaryDirectory(prefix="swinir-") as scratch:
+        path = Path(scratch) / "timeline.parquet"
+        if work is not None and work.exists(f"{key}.json"):
+            work.download(f"{key}.parquet", path)
+            return VideoInfo.from_json(json.loads(work.read(f"{key}.json"))), Timeline.read(str(path))
+        with open_input(source) as media:
+            info, timeline = probe(media, source, config.stream, listener.frames)
+        if work is not None:
+            timeline.write(str(path))
+            work.upload(path, f"{key}.parquet")
+            work.write(f"{key}.json", json.dumps(info.to_json()).encode())
+    return info, timeline
+
+
+def refuse_damage(job: Prepared) -> None:
+    if job.info.damage and job.config.on_decode_error == "fail":
+        more = f" (and {len(job.info.damage) - 1} more)" if len(job.info.damage) > 1 else ""
+        # Truncation explains the rest.
+        first = next((line for line in job.info.damage if "truncated" in line), job.info.damage[0])
+        raise MediaError(f"{job.source}: {first}{more}; --on-decode-error repeat goes on with what can be decoded")
+
+
+def run_and_join(job: Prepared, run: Ledger, target: Path, run_units: RunUnits, listener: Listener) -> dict[str, Any]:
+    """Upscale what is not yet committed, join it into ``target`` and verify that; the report but for its times."""
+    units = job.plan.units(job.identity)
+    workload = SegmentWorkload(job.source, job.info, job.timeline, job.plan, job.model, job.config.device, run.store)
+    options = RunOptions(
+        num_workers=job.config.workers, device=job.config.device, address=job.config.address, stall_s=job.config.stall_seconds
+    )
+    before = set(run.committed())
+    while True:
+        listener.phase("upscaling", job.info.num_frames)
+        outcome = run_units(units, workload, run, options, partial(listener.event, {unit.id: unit for unit in units}))
+        refuse_unfinished(outcome, units)
+        records = sorted(outcome.committed.values(), key=lambda record: record["index"])
+        try:
+            join(job, run.store, records, target, listener)
+        except DamagedSegment as damaged:
+            listener.warn(f"{damaged}; done again")
+            run.forget(units[damaged.index].id)
+            before.discard(units[damaged.index].id)
+            continue
+        return describe(job, units, [unit for unit in units if unit.id not in before], target.stat().st_size)
+
+
+def refuse_unfinished(outcome: Outcome, units: list[Unit]) -> None:
+    if outcome.interrupted:
+        raise Interrupted(f"stopped at {len(outcome.committed)} of {len(units)} segments; the same command goes on from there")
+    for unit in units:
+        if unit.id in outcome.quarantined:
+            reason = outcome.quarantined[unit.id][-1]
+            raise OutputError(
+                f"{len(outcome.quarantined)} of {len(units)} segments failed; segment {unit.spec['index']}: {reason}; "
+                "the others are kept, and the same command tries these again"
+            )
+
+
+def join(job: Prepared, segments: Store, records: list[dict[str, Any]], target: Path, listener: Listener) -> None:
+    """Assemble and verify; no trace of ``target`` stays where that fails half-way."""
+    target.unlink(missing_ok=True)
+    listener.phase("joining", None)
+    with open_input(job.source) as media:
+        counts = assemble(
+            target, media, job.source, job.info, job.timeline, job.plan.encode, job.streams, records, segments, job.container_format
+        )
+    listener.phase("verifying", None)
+    verify(target, job.destination, job.timeline, job.plan.encode, counts)
+
+
+def describe(job: Prepared, units: list[Unit], new: list[Unit], size_bytes: int) -> dict[str, Any]:
+    repeated = [int(index) for index in job.timeline.repeated.nonzero()[0]]
+    damaged = bool(job.info.damage)
+    return {
+        "source": job.source,
+        "destination": job.destination,
+        "job": job.job_id,
+        "plan": digest(job.identity),
+        "size_bytes": size_bytes,
+        "frames_in": job.info.num_frames - len(repeated),
+        "frames_out": job.info.num_frames,
+        "frames_repaired": repeated,
+        "frames_processed": sum(unit.num_items for unit in new),
+        "segments": len(units),
+        "segments_reused": len(units) - len(new),
+        "width": job.plan.encode.width,
+        "height": job.plan.encode.height,
+        "model": job.model.name,
+        "weights_sha256": job.model.weights_sha256,
+        "settings": job.config.model_dump(),
+        "video": job.info.to_json(),
+        "encode": asdict(job.plan.encode),
+        "streams": [stream.to_json() for stream in job.streams],
+        "guesses": list(job.plan.guesses),
+        "warnings": job.warnings,
+        "versions": software_versions(),
+        "exit_code": 3 if damaged else 0,
+    }
+
+
+def describe_plan(job: Prepared) -> dict[str, Any]:
+    """What ``--dry-run`` shows."""
+    encode, folder = job.plan.encode, local_path(split_url(job.destination)[0].url)
+    lengths = [stop - start for start, stop in job.plan.segments]
+    return {
+        "source": job.source,
+        "destination": job.destination,
+        "frames": job.info.num_frames,
+        "duration_s": round(job.info.duration_s, 3),
+        "size": f"{job.info.width}x{job.info.height} -> {encode.width}x{encode.height}",
+        "model": job.model.name,
+        "tile": job.model.tile or "chosen by the device",
+        "encoder": f"{encode.codec} {encode.pix_fmt}" + (f" crf {encode.crf:g}" if encode.crf is not None else ""),
+        "segments": f"{len(lengths)}, of {min(lengths)} to {max(lengths)} frames",
+        "disk_needed_mib": round(disk_estimate_bytes(job) / 2**20, 1),
+        "disk_free_mib": round(shutil.disk_usage(folder).free / 2**20) if folder else "object store",
+        "streams": [f"{s.index} {s.type} {s.codec}: {s.action}" + (f" ({s.reason})" if s.reason else "") for s in job.streams],
+        "guesses": list(job.plan.guesses),
+        "warnings": job.warnings,
+    }
+
+
+def disk_estimate_bytes(job: Prepared) -> int:
+    """Segments and the joined file at once: half a byte a pixel lossless, an eighth of that otherwise; on the safe side."""
+    encode = job.plan.encode
+    per_pixel = 0.75 if job.config.codec == "ffv1" else 0.1
+    return round(2.1 * per_pixel * encode.width * encode.height * job.info.num_frames)

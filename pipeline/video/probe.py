@@ -1,0 +1,275 @@
+"""What a video really holds, read by decoding it once: every frame's time and checksum, every other stream, all damage.
+
+Headers lie (counts, rates, interlacing) and packets are not frames (edit lists, hidden frames, broken starts). A sequential
+decode is the one truth about a file; it costs little beside the model. Workers decode by seeking and are held to its checksums.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from typing import Any, BinaryIO
+
+import av
+import av.error
+import numpy as np
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from pipeline.errors import MediaError
+from pipeline.video.frames import checksum
+from pipeline.video.timeline import Timeline, TimelineBuilder
+
+UNSPECIFIED = 2  # the H.273 code point of matrix, primaries and transfer that nobody stated
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """One video stream and its file, as plain values; ``time_base`` and ``rate`` as "num/den" strings."""
+
+    container: str
+    stream: int
+    codec: str
+    width: int
+    height: int
+    pix_fmt: str
+    time_base: str
+    rate: str
+    sample_aspect_ratio: str | None
+    display_matrix: tuple[int, ...] | None
+    color_range: int
+    color_space: int
+    color_primaries: int
+    color_trc: int
+    num_frames: int
+    duration_s: float
+    damage: tuple[str, ...] = ()
+    guesses: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> VideoInfo:
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
+
+
+@dataclass(slots=True)
+class _Scan:
+    """What the decode has seen so far."""
+
+    timeline: TimelineBuilder = field(default_factory=TimelineBuilder)
+    damage: list[str] = field(default_factory=list)
+    sizes: set[tuple[int, int, str]] = field(default_factory=set)
+    num_interlaced: int = 0
+    early_pts: list[int] = field(default_factory=list)  # of packets before the first picture
+    last_end_s: float = 0.0
+    side_data: set[str] = field(default_factory=set)
+    first: av.VideoFrame | None = None
+
+
+def open_media(source: str | BinaryIO, name: str) -> InputContainer:
+    """An input container, or MediaError in one line. ``name`` is what the user called the source."""
+    try:
+        return av.open(source, metadata_errors="replace")
+    except av.error.InvalidDataError as error:
+        raise MediaError(f"{name}: not a readable video (no header that FFmpeg knows, or it is truncated)") from error
+    except (av.error.FFmpegError, ValueError) as error:
+        raise MediaError(f"{name}: cannot be opened: {_reason(error)}") from error
+
+
+def choose_video_stream(container: InputContainer, name: str, index: int | None = None) -> VideoStream:
+    """The stream to upscale: the one asked for, else FFmpeg's best that is not cover art."""
+    videos = [v for v in container.streams.video if not v.disposition & Disposition.attached_pic]
+    if index is not None:
+        for video in videos:
+            if video.index == index:
+                return video
+        have = ", ".join(str(v.index) for v in videos) or "none"
+        raise MediaError(f"{name}: stream {index} is not a video stream to upscale; those are: {have}")
+    if not videos:
+        raise MediaError(f"{name}: holds no video stream")
+    best = container.streams.best("video")
+    return best if isinstance(best, VideoStream) and best in videos else videos[0]
+
+
+def probe(
+    source: str | BinaryIO, name: str, stream: int | None = None, on_frame: Callable[[int], None] = lambda _: None
+) -> tuple[VideoInfo, Timeline]:
+    """Decode the whole video once; what it is, and its frames in presentation order.
+
+    Damage is listed in ``VideoInfo.damage``, and the timeline repeats a frame where one could not be decoded.
+    Raises MediaError where nothing can be decoded or the stream cannot be upscaled.
+    """
+    try:
+        return _probe(source, name, stream, on_frame, threads=0)
+    except _DamagedError:
+        # Threads report an error with a later packet than the bad one.
+        return _probe(source, name, stream, on_frame, threads=1)
+
+
+class _DamagedError(Exception):
+    pass
+
+
+def _probe(
+    source: str | BinaryIO, name: str, stream: int | None, on_frame: Callable[[int], None], threads: int
+) -> tuple[VideoInfo, Timeline]:
+    if not isinstance(source, str):
+        source.seek(0)
+    with open_media(source, name) as container:
+        video = choose_video_stream(container, name, stream)
+        use_threads(video, threads)
+        scan = _Scan()
+        for _ in _decode_all(container, video, scan):
+            on_frame(scan.timeline.num_frames)
+        if scan.damage and threads != 1:
+            raise _DamagedError
+        if scan.first is None:
+            raise MediaError(f"{name}: no frame of video stream {video.index} ({video.codec_context.name}) can be decoded")
+        return _conclude(container, video, scan, name)
+
+
+def use_threads(video: VideoStream, threads: int) -> None:
+    """0: as many decoder threads as there are cores; 1: one, which reports each error with the packet that caused it."""
+    video.codec_context.thread_type = "AUTO" if threads != 1 else "SLICE"
+    video.codec_context.thread_count = threads
+
+
+def _decode_all(container: InputContainer, video: VideoStream, scan: _Scan) -> Iterator[None]:
+    packets = container.demux()
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, av.error.EOFError):
+            return
+        except av.error.FFmpegError as error:
+            scan.damage.append(f"the file cannot be read on after {scan.last_end_s:.3f} s: {_reason(error)}")
+            return
+        if packet.size and packet.pts is not None and packet.time_base:
+            scan.last_end_s = max(scan.last_end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        if packet.stream.index != video.index:
+            continue
+        if scan.first is None and packet.pts is not None and not packet.is_discard:
+            scan.early_pts.append(packet.pts)
+        try:
+            # The flush packet has size 0 and must be decoded: it drains the decoder.
+            frames = packet.decode()
+        except av.error.EOFError:
+            continue
+        except av.error.FFmpegError as error:
+            _note_bad_packet(packet, scan, _reason(error))
+            continue
+        for frame in frames:
+            _note_frame(frame, scan)
+            yield
+
+
+def _note_bad_packet(packet: av.Packet, scan: _Scan, reason: str) -> None:
+    if scan.first is None:
+        return  # nothing to show before the first key frame
+    where = "unknown time" if packet.pts is None or not packet.time_base else f"{float(packet.pts * packet.time_base):.3f} s"
+    scan.damage.append(f"a packet at {where} cannot be decoded: {reason}")
+    scan.timeline.add_missing(packet.pts)
+
+
+def _note_frame(frame: av.VideoFrame, scan: _Scan) -> None:
+    if scan.first is None:
+        scan.first = frame
+    if frame.is_corrupt:
+        at = f"{float(frame.pts * frame.time_base):.3f} s" if frame.pts is not None and frame.time_base else "unknown time"
+        scan.damage.append(f"frame {scan.timeline.num_frames} at {at} is damaged")
+    scan.num_interlaced += bool(frame.interlaced_frame)
+    scan.sizes.add((frame.width, frame.height, frame.format.name))
+    if frame.key_frame:
+        scan.side_data.update(str(data.type.name) for data in frame.side_data)
+    scan.timeline.add(frame.pts, frame.duration, checksum(frame), bool(frame.key_frame))
+
+
+def _conclude(container: InputContainer, video: VideoStream, scan: _Scan, name: str) -> tuple[VideoInfo, Timeline]:
+    assert scan.first is not None
+    if len(scan.sizes) > 1:
+        raise MediaError(f"{name}: frames change size or format mid-stream ({sorted(scan.sizes)}); split it at the changes first")
+    if scan.num_interlaced:
+        raise MediaError(
+            f"{name}: interlaced ({scan.num_interlaced} of {scan.timeline.num_frames} frames); deinterlace it first, e.g. "
+            f"ffmpeg -i {name} -vf bwdif=send_frame -c:v ffv1 -c:a copy deinterlaced.mkv"
+        )
+    first, context = scan.first, video.codec_context
+    assert video.time_base is not None
+    rate = video.guessed_rate or video.average_rate or Fraction(25)
+    is_avi = container.format.name == "avi"
+    timeline, guesses = scan.timeline.build(1 / (rate * video.time_base), trust_pts=not is_avi or not context.has_b_frames)
+    scan.damage += truncation(container, video, timeline, scan.last_end_s)
+    warnings = []
+    num_early = sum(pts < timeline.pts[0] for pts in scan.early_pts)
+    if num_early:
+        warnings.append(f"{num_early} packets before the first decodable frame give no picture")
+    lost = scan.side_data & {"MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "DYNAMIC_HDR_PLUS", "DOVI_METADATA"}
+    if lost:
+        warnings.append(f"HDR metadata is not carried over: {', '.join(sorted(lost))}")
+    if any(c.is_alpha for c in first.format.components) or video.metadata.get("alpha_mode") == "1":
+        warnings.append("transparency is not carried over")
+    info = VideoInfo(
+        container=container.format.name,
+        stream=video.index,
+        codec=context.name,
+        width=first.width,
+        height=first.height,
+        pix_fmt=first.format.name,
+        time_base=str(video.time_base),
+        rate=str(rate),
+        sample_aspect_ratio=str(video.sample_aspect_ratio) if video.sample_aspect_ratio else None,
+        display_matrix=display_matrix(first),
+        color_range=int(first.color_range) or int(context.color_range),
+        color_space=_tag(first.colorspace, context.colorspace),
+        color_primaries=_tag(first.color_primaries, context.color_primaries),
+        color_trc=_tag(first.color_trc, context.color_trc),
+        num_frames=len(timeline),
+        duration_s=float((timeline.pts[-1] + timeline.duration[-1] - timeline.pts[0]) * video.time_base),
+        damage=tuple(scan.damage),
+        guesses=tuple(guesses),
+        warnings=tuple(warnings),
+    )
+    return info, timeline
+
+
+def _tag(of_frame: int, of_stream: int) -> int:
+    """An H.273 code point; a frame's own beats the stream's, 2 means unspecified."""
+    return int(of_stream) if int(of_frame) == UNSPECIFIED else int(of_frame)
+
+
+def display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
+    """The nine 16.16 numbers that say how to rotate and mirror the picture, where the source has them."""
+    for data in frame.side_data:
+        if data.type.name == "DISPLAYMATRIX":
+            return struct.unpack("=9i", bytes(data)[:36])
+    return None
+
+
+def truncation(container: InputContainer, video: VideoStream, timeline: Timeline, last_end_s: float) -> list[str]:
+    """What says that the file once was longer: the declared duration, or a last packet cut short."""
+    assert video.time_base is not None
+    names = container.format.name.split(",")
+    frame_s = float(np.median(timeline.duration) * video.time_base)
+    if "mp4" in names and video.duration:
+        start = min(int(timeline.pts[0]), video.start_time or 0)
+        have_s = float((timeline.pts[-1] + timeline.duration[-1] - start) * video.time_base)
+        declared_s = float(video.duration * video.time_base)
+        if declared_s - have_s > max(0.25, 2.5 * frame_s):
+            return [f"the file is truncated: {declared_s:.2f} s of video declared, {have_s:.2f} s there"]
+    if "matroska" in names and container.duration:
+        declared_s = container.duration / av.time_base
+        if declared_s - last_end_s > 1.0:
+            return [f"the file is truncated: {declared_s:.2f} s declared, {last_end_s:.2f} s there"]
+    if "mpegts" in names and container.size > 0 and all(container.size % packet for packet in (188, 192, 204)):
+        return ["the file is truncated: it ends in the middle of a transport packet"]
+    return []
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error).splitlines()[0]

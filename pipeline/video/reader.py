@@ -1,0 +1,103 @@
+"""Decode one range of a video by seeking, held to the checksums of the sequential decode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import BinaryIO
+
+import av
+import av.error
+import numpy as np
+from av.container import InputContainer
+from av.video.stream import VideoStream
+from torch import Tensor
+
+from pipeline.errors import MediaError
+from pipeline.video.frames import checksum, to_planes
+from pipeline.video.probe import VideoInfo, choose_video_stream, open_media, use_threads
+from pipeline.video.timeline import Timeline
+from swinir.colour import PlaneLayout
+
+OpenInput = Callable[[], AbstractContextManager[str | BinaryIO]]
+
+
+def read_range(
+    open_input: OpenInput, name: str, info: VideoInfo, timeline: Timeline, layout: PlaneLayout, start: int, stop: int
+) -> Iterator[tuple[int, list[Tensor]]]:
+    """(frame index, planes) for every frame of [start, stop); a repeated frame gives the planes before it again.
+
+    Decoding begins a key frame before the one needed: after a seek, an open GOP shows frames whose references are gone. Where a
+    frame's checksum still is not that of the sequential decode, the range is decoded from the start of the file.
+    Raises MediaError where that differs too: the file is not the one that was probed.
+    """
+    wanted = start
+    planes: list[Tensor] = []
+    for seek_frame in seek_points(timeline, start):
+        with open_input() as source, open_media(source, name) as container:
+            video = choose_video_stream(container, name, info.stream)
+            use_threads(video, 1 if info.damage else 0)
+            for frame in _decode_from(container, video, timeline, wanted, seek_frame):
+                if frame is None:
+                    break
+                planes = to_planes(frame, layout)
+                while True:
+                    yield wanted, planes
+                    wanted += 1
+                    if wanted == stop:
+                        return
+                    if not timeline.repeated[wanted]:
+                        break
+    raise MediaError(f"{name}: frame {wanted} decodes otherwise than it did at first; did the file change? Run with --fresh")
+
+
+def seek_points(timeline: Timeline, start: int) -> list[int | None]:
+    """Key frames to try decoding from, best first; None is the start of the file."""
+    if not timeline.seekable:
+        return [None]
+    keys = timeline.key[: start + 1].nonzero()[0]
+    return [int(keys[-2]), None] if len(keys) > 2 else [None]
+
+
+def _decode_from(
+    container: InputContainer, video: VideoStream, timeline: Timeline, wanted: int, seek_frame: int | None
+) -> Iterator[av.VideoFrame | None]:
+    """Decoded frames from number ``wanted`` on, each checked; ends with None where they are not what they should be."""
+    if seek_frame is not None:
+        container.seek(int(timeline.pts[seek_frame]), stream=video, backward=True, any_frame=False)
+    decodable = np.flatnonzero(~timeline.repeated)
+    place = int(decodable.searchsorted(wanted))
+    for count, frame in enumerate(decode(container, video)):
+        index = _index_of(frame, timeline) if timeline.seekable else int(decodable[count])
+        if index is not None and index < wanted:
+            continue
+        if index != wanted or checksum(frame) != timeline.checksum[wanted]:
+            break
+        yield frame
+        place += 1
+        if place == len(decodable):
+            break
+        wanted = int(decodable[place])
+    yield None
+
+
+def _index_of(frame: av.VideoFrame, timeline: Timeline) -> int | None:
+    """Which frame of the timeline this is, by its time."""
+    if frame.pts is None:
+        return None
+    index = int(timeline.pts.searchsorted(frame.pts))
+    return index if index < len(timeline) and timeline.pts[index] == frame.pts else None
+
+
+def decode(container: InputContainer, video: VideoStream) -> Iterator[av.VideoFrame]:
+    """Every decodable frame in presentation order; packets that cannot be decoded are passed over, as in the probe."""
+    packets = container.demux(video)
+    while True:
+        try:
+            packet = next(packets)
+            frames = packet.decode()
+        except (StopIteration, av.error.EOFError):
+            return
+        except av.error.FFmpegError:
+            continue
+        yield from frames

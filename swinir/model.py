@@ -1,0 +1,367 @@
+"""The SwinIR network, top to bottom, under the published parameter names.
+
+Liang et al., "SwinIR: Image Restoration Using Swin Transformer", 2021, arXiv 2108.10257: shallow convolution, residual
+groups of Swin transformer layers (window attention, every second one on a grid shifted by half a window), a long skip, a
+reconstruction head. Block and attention after Liu et al., "Swin Transformer", 2021, arXiv 2103.14030.
+
+Shape legend, local to this file: B images, H rows, W columns, C channels; N windows over all images, L tokens in a window
+(window_size ** 2), K attention heads, D channels per head; T tokens over all images (B * H * W).
+
+Between two convolutions the tokens stay in *window order*: windows one after another, sorted by which attention mask they
+need. Going from one block's grid to the next one's is then a single gather, and no block rolls, partitions or reverses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Upsampler = Literal["", "pixelshuffle", "pixelshuffledirect", "nearest+conv"]
+
+RGB_MEAN = (0.4488, 0.4371, 0.4040)
+HEAD_FEATURES = 64
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SwinIRConfig:
+    """The constructor arguments of the published networks, under the reference's names.
+
+    ``depths`` and ``num_heads`` have one entry per residual group. ``img_range`` is what the [0, 1] input is multiplied by
+    inside the network. ``upsampler`` "" means restoration at the same size, as a residual to the input.
+    Raises ValueError where the values do not describe a network.
+    """
+
+    upscale: int = 1
+    in_chans: int = 3
+    depths: Sequence[int] = (6, 6, 6, 6, 6, 6)
+    embed_dim: int = 180
+    num_heads: Sequence[int] = (6, 6, 6, 6, 6, 6)
+    window_size: int = 8
+    mlp_ratio: float = 2.0
+    img_range: float = 1.0
+    upsampler: Upsampler = ""
+    resi_connection: Literal["1conv", "3conv"] = "1conv"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "depths", tuple(self.depths))
+        object.__setattr__(self, "num_heads", tuple(self.num_heads))
+        if self.upsampler not in ("", "pixelshuffle", "pixelshuffledirect", "nearest+conv"):
+            raise ValueError(f"unknown upsampler {self.upsampler!r}")
+        if self.resi_connection not in ("1conv", "3conv"):
+            raise ValueError(f"resi_connection must be '1conv' or '3conv', got {self.resi_connection!r}")
+        if len(self.depths) != len(self.num_heads):
+            raise ValueError(f"depths and num_heads must have one entry per group, got {self.depths} and {self.num_heads}")
+        if any(self.embed_dim % heads for heads in self.num_heads):
+            raise ValueError(f"embed_dim must be a multiple of every num_heads, got {self.embed_dim} and {self.num_heads}")
+        if self.upsampler == "" and self.upscale != 1:
+            raise ValueError(f"upscale {self.upscale} needs an upsampler")
+        if self.upsampler == "nearest+conv" and self.upscale not in (2, 4):
+            raise ValueError(f"nearest+conv exists for upscale 2 and 4, got {self.upscale}")
+        if self.upsampler == "pixelshuffle" and self.upscale not in (2, 3, 4, 8):
+            raise ValueError(f"pixelshuffle exists for upscale 2, 3, 4 and 8, got {self.upscale}")
+
+
+class SwinIR(nn.Module):
+    """(B, in_chans, H, W) float32 in [0, 1] -> (B, in_chans, H * upscale, W * upscale) float32, not clamped.
+
+    Any H and W from 1: the input is padded right and bottom by reflection to whole windows, and the output cropped.
+    """
+
+    def __init__(self, config: SwinIRConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim, window_size = config.embed_dim, config.window_size
+        self.conv_first = nn.Conv2d(config.in_chans, dim, 3, padding=1)
+        self.patch_embed = PatchEmbed(dim)
+        self.layers = nn.ModuleList(
+            ResidualGroup(dim, depth, heads, window_size, config.mlp_ratio, config.resi_connection)
+            for depth, heads in zip(config.depths, config.num_heads, strict=True)
+        )
+        self.norm = nn.LayerNorm(dim)
+        self.conv_after_body = residual_conv(dim, config.resi_connection)
+        self._add_head(config)
+        mean = RGB_MEAN if config.in_chans == 3 else (0.0,) * config.in_chans
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+
+    mean: Tensor  # (1, in_chans, 1, 1)
+
+    def _add_head(self, config: SwinIRConfig) -> None:
+        dim, chans = config.embed_dim, config.in_chans
+        if config.upsampler == "pixelshuffledirect":
+            self.upsample = nn.Sequential(nn.Conv2d(dim, config.upscale**2 * chans, 3, padding=1), nn.PixelShuffle(config.upscale))
+            return
+        if config.upsampler == "":
+            self.conv_last = nn.Conv2d(dim, chans, 3, padding=1)
+            return
+        self.conv_before_upsample = nn.Sequential(nn.Conv2d(dim, HEAD_FEATURES, 3, padding=1), nn.LeakyReLU(inplace=True))
+        if config.upsampler == "pixelshuffle":
+            self.upsample = shuffle_steps(config.upscale)
+        else:
+            self.conv_up1 = nn.Conv2d(HEAD_FEATURES, HEAD_FEATURES, 3, padding=1)
+            if config.upscale == 4:
+                self.conv_up2 = nn.Conv2d(HEAD_FEATURES, HEAD_FEATURES, 3, padding=1)
+            self.conv_hr = nn.Conv2d(HEAD_FEATURES, HEAD_FEATURES, 3, padding=1)
+        self.conv_last = nn.Conv2d(HEAD_FEATURES, chans, 3, padding=1)
+
+    def set_body_dtype(self, dtype: torch.dtype) -> SwinIR:
+        """Run the transformer body in ``dtype`` (float32 or bfloat16); both ends and the long skip stay float32.
+
+        bfloat16 holds one 8-bit step near 1.0, so what carries the picture itself never passes through it.
+        float16 overflows in this network and is refused.
+        """
+        if dtype not in (torch.float32, torch.bfloat16, torch.float64):
+            raise ValueError(f"the body runs in float32 or bfloat16, got {dtype}")
+        for part in (self.patch_embed, self.layers, self.norm, self.conv_after_body):
+            part.to(dtype)
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        x = pad_to_windows(x, self.config.window_size)
+        x = (x - self.mean) * self.config.img_range
+        x = self._reconstruct(x)
+        x = x / self.config.img_range + self.mean
+        return x[..., : height * self.config.upscale, : width * self.config.upscale]
+
+    def _deep_features(self, shallow: Tensor) -> Tensor:
+        """The transformer body with the long skip: (B, C, H, W) float32 in and out."""
+        x = shallow.to(self.norm.weight.dtype)
+        batch, _, height, width = x.shape
+        plain = window_layout(batch, height, width, self.config.window_size, 0, x.device)
+        shifted = window_layout(batch, height, width, self.config.window_size, self.config.window_size // 2, x.device)
+        x = self.patch_embed.norm(x.permute(0, 2, 3, 1)).reshape(-1, x.shape[1])
+        for group in self.layers:
+            x = group(x, plain, shifted)
+        x = self.norm(x).view(batch, height, width, -1).permute(0, 3, 1, 2)
+        return self.conv_after_body(x).to(shallow.dtype) + shallow
+
+    def _reconstruct(self, x: Tensor) -> Tensor:
+        features = self._deep_features(self.conv_first(x))
+        match self.config.upsampler:
+            case "":
+                return x + self.conv_last(features)
+            case "pixelshuffledirect":
+                return self.upsample(features)
+            case "pixelshuffle":
+                return self.conv_last(self.upsample(self.conv_before_upsample(features)))
+            case "nearest+conv":
+                up = self.conv_before_upsample(features)
+                up = F.leaky_relu(self.conv_up1(F.interpolate(up, scale_factor=2.0)), 0.2)
+                if self.config.upscale == 4:
+                    up = F.leaky_relu(self.conv_up2(F.interpolate(up, scale_factor=2.0)), 0.2)
+                return self.conv_last(F.leaky_relu(self.conv_hr(up), 0.2))
+
+
+class PatchEmbed(nn.Module):
+    """The published name of the LayerNorm before the first group."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+
+
+class ResidualGroup(nn.Module):
+    """Transformer blocks on alternating grids, a convolution, a skip (the paper's RSTB): (T, C) in image order."""
+
+    def __init__(self, dim: int, depth: int, num_heads: int, window_size: int, mlp_ratio: float, resi_connection: str) -> None:
+        super().__init__()
+        self.residual_group = BlockList(dim, depth, num_heads, window_size, mlp_ratio)
+        self.conv = residual_conv(dim, resi_connection)
+
+    def forward(self, x_TC: Tensor, plain: WindowLayout, shifted: WindowLayout) -> Tensor:
+        skip = x_TC
+        order: Tensor | None = None  # image position of each token; None is image order
+        for index, block in enumerate(self.residual_group.blocks):
+            layout = shifted if index % 2 else plain
+            step = layout.from_image if order is None else layout.from_other
+            x_TC = block(x_TC.index_select(0, step), layout)
+            order = layout.from_image
+        x_TC = x_TC.index_select(0, layout.to_image)
+        batch, height, width = layout.image_shape
+        x_BCHW = x_TC.view(batch, height, width, -1).permute(0, 3, 1, 2)
+        return skip + self.conv(x_BCHW).permute(0, 2, 3, 1).reshape(skip.shape)
+
+
+class BlockList(nn.Module):
+    """The published name of a group's blocks."""
+
+    def __init__(self, dim: int, depth: int, num_heads: int, window_size: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(dim, num_heads, window_size, mlp_ratio) for _ in range(depth))
+
+
+class Block(nn.Module):
+    """One Swin transformer layer: window attention, then an MLP, each behind a LayerNorm and a skip; (T, C)."""
+
+    def __init__(self, dim: int, num_heads: int, window_size: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = WindowAttention(dim, num_heads, window_size)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+
+    def forward(self, x_TC: Tensor, layout: WindowLayout) -> Tensor:
+        x_TC = x_TC + self.attn(self.norm1(x_TC), layout)
+        return x_TC + self.mlp(self.norm2(x_TC))
+
+
+class Mlp(nn.Module):
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class WindowAttention(nn.Module):
+    """Self-attention inside each window, with a learned bias per relative position; (T, C) in window order."""
+
+    relative_position_index: Tensor  # (L * L,)
+
+    def __init__(self, dim: int, num_heads: int, window_size: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.num_tokens = window_size**2
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window_size - 1) ** 2, num_heads))
+        # Published checkpoints carry a copy of this buffer; the loader drops it.
+        self.register_buffer("relative_position_index", relative_position_index(window_size).flatten(), persistent=False)
+
+    def forward(self, x_TC: Tensor, layout: WindowLayout) -> Tensor:
+        tokens, dim = x_TC.shape
+        qkv = self.qkv(x_TC).view(-1, self.num_tokens, 3, self.num_heads, dim // self.num_heads)
+        q_NKLD, k_NKLD, v_NKLD = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        bias_LLK = self.relative_position_bias_table.index_select(0, self.relative_position_index)
+        bias_KLL = bias_LLK.view(self.num_tokens, self.num_tokens, -1).permute(2, 0, 1)
+        runs = [
+            self._attend(q_NKLD[start:stop], k_NKLD[start:stop], v_NKLD[start:stop], bias_KLL, mask_LL)
+            for start, stop, mask_LL in layout.mask_runs
+        ]
+        out_NKLD = runs[0] if len(runs) == 1 else torch.cat(runs)
+        return self.proj(out_NKLD.transpose(1, 2).reshape(tokens, dim))
+
+    def _attend(self, q_NKLD: Tensor, k_NKLD: Tensor, v_NKLD: Tensor, bias_KLL: Tensor, mask_LL: Tensor | None) -> Tensor:
+        bias_KLL = bias_KLL.to(q_NKLD.dtype)
+        if mask_LL is not None:
+            bias_KLL = bias_KLL + mask_LL.to(bias_KLL.dtype)
+        if not self.training:
+            return F.scaled_dot_product_attention(q_NKLD, k_NKLD, v_NKLD, attn_mask=bias_KLL[None])
+        # With a bias that needs a gradient the fused kernels are out, and the fallback checks every row for being masked whole.
+        scores_NKLL = (q_NKLD * q_NKLD.shape[-1] ** -0.5) @ k_NKLD.transpose(-1, -2) + bias_KLL
+        return torch.softmax(scores_NKLL, dim=-1).to(v_NKLD.dtype) @ v_NKLD
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class WindowLayout:
+    """Where each token of a window grid lies in the image, windows sorted by the mask they need.
+
+    ``from_image[i]`` is the image position of token i; ``to_image`` its inverse; ``from_other[i]`` the place of token i in
+    the order of the other grid (plain for shifted, shifted for plain). ``mask_runs`` are (start window, stop window, mask):
+    one run without a mask on the plain grid; on the shifted one up to four, interior, right, bottom and corner.
+    """
+
+    image_shape: tuple[int, int, int]
+    from_image: Tensor
+    to_image: Tensor
+    from_other: Tensor
+    mask_runs: tuple[tuple[int, int, Tensor | None], ...]
+
+
+@lru_cache(maxsize=32)
+def window_layout(batch: int, height: int, width: int, window_size: int, shift: int, device: torch.device) -> WindowLayout:
+    """The layout of one grid, kept for every size seen, so that a forward pass builds and copies nothing."""
+    with torch.inference_mode(False):
+        order, counts = window_order(batch, height, width, window_size, shift)
+        other, _ = window_order(batch, height, width, window_size, 0 if shift else window_size // 2)
+        to_image, other_to_image = torch.argsort(order), torch.argsort(other)
+        masks: list[Tensor | None] = list(shift_masks(window_size, shift).to(device)) if shift else [None]
+        masks[0] = None  # interior windows look at nothing foreign
+        stops = [sum(counts[: i + 1]) for i in range(len(counts))]
+        runs = tuple((s - n, s, m) for n, s, m in zip(counts, stops, masks, strict=True) if n)
+        return WindowLayout(
+            (batch, height, width), order.to(device), to_image.to(device), other_to_image[order].to(device), runs
+        )
+
+
+def window_order(batch: int, height: int, width: int, window_size: int, shift: int) -> tuple[Tensor, list[int]]:
+    """Image positions in window order, and how many windows there are of each of the mask kinds (one kind unshifted).
+
+    The shifted grid is the image rolled up and left by ``shift`` (Swin paper, figure 4): windows in its last row or column
+    hold pixels from opposite edges, which may not see each other.
+    """
+    index = torch.arange(batch * height * width).view(batch, height, width)
+    if shift:
+        index = index.roll((-shift, -shift), dims=(1, 2))
+    rows, cols = height // window_size, width // window_size
+    windows = index.view(batch, rows, window_size, cols, window_size).permute(0, 1, 3, 2, 4)
+    if not shift:
+        return windows.reshape(-1), [batch * rows * cols]
+    kinds = [windows[:, :-1, :-1], windows[:, :-1, -1:], windows[:, -1:, :-1], windows[:, -1:, -1:]]
+    counts = [kind.numel() // window_size**2 for kind in kinds]
+    return torch.cat([kind.reshape(-1) for kind in kinds]), counts
+
+
+def shift_masks(window_size: int, shift: int) -> Tensor:
+    """(4, L, L): what to add to the attention of interior, right, bottom and corner windows, 0 or -100 as published."""
+    edge = (torch.arange(window_size) >= window_size - shift).long()
+    right = edge.repeat(window_size)
+    bottom = edge.repeat_interleave(window_size)
+    regions = torch.stack([torch.zeros_like(right), right, bottom, right + 2 * bottom])
+    return (regions[:, :, None] != regions[:, None, :]) * -100.0
+
+
+def relative_position_index(window_size: int) -> Tensor:
+    """(L, L) int64: the row of the bias table for each pair of tokens (Swin paper, section 3.2)."""
+    y, x = torch.meshgrid(torch.arange(window_size), torch.arange(window_size), indexing="ij")
+    y, x = y.flatten(), x.flatten()
+    dy = y[:, None] - y[None, :] + window_size - 1
+    dx = x[:, None] - x[None, :] + window_size - 1
+    return dy * (2 * window_size - 1) + dx
+
+
+def residual_conv(dim: int, resi_connection: str) -> nn.Module:
+    """The convolution that ends a group: one 3x3, or a bottleneck of three (SwinIR-L)."""
+    if resi_connection == "1conv":
+        return nn.Conv2d(dim, dim, 3, padding=1)
+    return nn.Sequential(
+        nn.Conv2d(dim, dim // 4, 3, padding=1), nn.LeakyReLU(0.2, inplace=True),
+        nn.Conv2d(dim // 4, dim // 4, 1), nn.LeakyReLU(0.2, inplace=True),
+        nn.Conv2d(dim // 4, dim, 3, padding=1),
+    )  # fmt: skip
+
+
+def shuffle_steps(upscale: int) -> nn.Sequential:
+    """Convolution and pixel shuffle, once for x3, log2(upscale) times for powers of two."""
+    factors = [3] if upscale == 3 else [2] * int(math.log2(upscale))
+    steps: list[nn.Module] = []
+    for factor in factors:
+        steps += [nn.Conv2d(HEAD_FEATURES, factor**2 * HEAD_FEATURES, 3, padding=1), nn.PixelShuffle(factor)]
+    return nn.Sequential(*steps)
+
+
+def pad_to_windows(x: Tensor, window_size: int) -> Tensor:
+    """(..., H, W) padded right and bottom by reflection to multiples of ``window_size``; as it is where it already fits."""
+    for dim in (-2, -1):
+        size = x.shape[dim]
+        padded = -(-size // window_size) * window_size
+        if padded != size:
+            x = x.index_select(dim, reflected_index(size, padded, x.device))
+    return x
+
+
+def reflected_index(size: int, padded: int, device: torch.device) -> Tensor:
+    """Positions 0..padded reflected into [0, size) without repeating the edge, however small ``size`` is."""
+    if size == 1:
+        return torch.zeros(padded, dtype=torch.long, device=device)
+    position = torch.arange(padded, device=device) % (2 * (size - 1))
+    return torch.minimum(position, 2 * (size - 1) - position)

@@ -1,0 +1,72 @@
+"""A model as one picklable record, loaded once by a driver and built wherever it is needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from swinir.checkpoint import build_network, from_bytes, to_bytes, weights_digest
+from swinir.model import SwinIRConfig
+from swinir.presets import baseline, preset
+from swinir.weights import AUTO, load_checkpoint, refuse_weights
+
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """Everything that decides what a model computes, but for the device.
+
+    ``config`` and ``weights`` (a safetensors file's bytes) are None, and ``weights_sha256`` empty, for the weightless models.
+    ``precision`` may still be "auto" and ``tile`` (input pixels) None: the device then decides.
+    """
+
+    name: str
+    scale: int
+    config: SwinIRConfig | None
+    weights: bytes | None
+    weights_sha256: str
+    precision: str = "auto"
+    tile: int | None = None
+
+
+def load_spec(
+    model: str,
+    weights: str | Path | None = None,
+    precision: str = "auto",
+    tile: int | None = None,
+    *,
+    cache: Path | None = None,
+) -> ModelSpec:
+    """Find and check the weights of a model, by preset name or "auto" with a file, and pack them.
+
+    Raises ValueError for an unknown model, precision or tile, and its subclass WeightsError for weights that cannot be had.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if tile is not None and tile < 1:
+        raise ValueError(f"tile must be at least 1 input pixel, got {tile}")
+    if model != AUTO and preset(model).config is None:
+        refuse_weights(model, weights)
+        return ModelSpec(
+            name=model, scale=preset(model).scale, config=None, weights=None, weights_sha256="", precision=precision, tile=tile
+        )
+    checkpoint = load_checkpoint(model, weights, cache)
+    return ModelSpec(
+        name=Path(str(weights)).stem if model == AUTO else model,
+        scale=checkpoint.config.upscale,
+        config=checkpoint.config,
+        weights=to_bytes(checkpoint.state),
+        weights_sha256=weights_digest(checkpoint.state),
+        precision=precision,
+        tile=tile,
+    )
+
+
+def build_spec(spec: ModelSpec) -> nn.Module:
+    """The module of a spec: float32, on the CPU, in evaluation mode."""
+    if spec.config is None or spec.weights is None:
+        return baseline(spec.name).eval()
+    return build_network(spec.config, from_bytes(spec.weights))

@@ -1,0 +1,285 @@
+"""The training loop: photographs in, SwinIR weights out, resumable to the step.
+
+L1 on bicubic-reduced patches, Adam, cosine decay, an exponential moving average of the weights. The batch of a step is a
+function of the seed and the step's number, so a resumed run sees what an unbroken one would have seen.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from swinir.metrics import psnr_ssim_y
+from swinir.model import SwinIR, SwinIRConfig
+from swinir.resize import resize, resize_uint8
+from swinir.synthetic import synthetic_picture
+
+Picture = NDArray[np.uint8]
+Pair = tuple[Picture, Picture]
+
+GRID = 16  # LR pixels between the places where patches may start, before jitter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """What a training run depends on; another value of any of these is another run."""
+
+    model: SwinIRConfig
+    steps: int = 5000
+    batch_size: int = 8
+    patch: int = 32  # LR pixels
+    learning_rate: float = 1e-3
+    warmup_steps: int = 100
+    ema_decay: float = 0.998
+    gradient_clip: float = 1.0
+    synthetic_pictures: int = 12
+    seed: int = 0
+    precision: str = "bf16"  # or fp32
+
+
+class Patches:
+    """LR/HR patch pairs, drawn in proportion to the gradient energy of what they show."""
+
+    def __init__(self, pictures: Sequence[Picture], scale: int, patch: int) -> None:
+        self.scale, self.patch = scale, patch
+        self.pairs = [reduced_pair(picture, scale) for picture in pictures]
+        places = [gradient_places(lr, patch) for lr, _ in self.pairs]
+        self.places = np.concatenate([np.insert(where, 0, i, axis=1) for i, (where, _) in enumerate(places)])
+        energy = np.concatenate([energy for _, energy in places])
+        self.cumulative = np.cumsum(energy)
+        self.cumulative /= self.cumulative[-1]
+
+    def batch(self, step: int, config: TrainConfig) -> tuple[Tensor, Tensor]:
+        """The (B, 3, P, P) and (B, 3, P * scale, P * scale) float32 patches of one step, in [0, 1]."""
+        rng = np.random.default_rng((config.seed, step))
+        pairs = [self._draw(rng) for _ in range(config.batch_size)]
+        lr, hr = (np.stack(side).transpose(0, 3, 1, 2) for side in zip(*pairs, strict=True))
+        return torch.from_numpy(lr).float() / 255, torch.from_numpy(hr).float() / 255
+
+    def _draw(self, rng: np.random.Generator) -> Pair:
+        picture, y, x = self.places[np.searchsorted(self.cumulative, rng.random())]
+        lr, hr = self.pairs[picture]
+        y, x = (
+            min(int(start + rng.integers(0, GRID)), size - self.patch)
+            for start, size in zip((y, x), lr.shape[:2], strict=True)
+        )
+        s, p = self.scale, self.patch
+        turn, flip = int(rng.integers(0, 4)), bool(rng.integers(0, 2))
+        patches = (lr[y : y + p, x : x + p], hr[y * s : (y + p) * s, x * s : (x + p) * s])
+        a, b = (np.rot90(patch[:, ::-1] if flip else patch, turn) for patch in patches)
+        return a, b
+
+
+def reduced_pair(picture: Picture, scale: int) -> Pair:
+    """(LR, HR) with HR cropped to a multiple of ``scale`` and LR its MATLAB-bicubic reduction, both uint8."""
+    height, width = (size // scale * scale for size in picture.shape[:2])
+    hr = np.ascontiguousarray(picture[:height, :width])
+    return resize_uint8(hr, Fraction(1, scale)), hr
+
+
+def gradient_places(lr: Picture, patch: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Where patches may start, (num_places, 2) rows and columns, and how much gradient each shows."""
+    if min(lr.shape[:2]) < patch:
+        return np.zeros((0, 2), np.int64), np.zeros(0)
+    grey = lr.mean(axis=2)
+    energy = np.pad(np.abs(np.diff(grey, axis=0)), ((0, 1), (0, 0))) + np.pad(np.abs(np.diff(grey, axis=1)), ((0, 0), (0, 1)))
+    total = np.pad(energy.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    rows, cols = (np.arange(0, size - patch + 1, GRID) for size in lr.shape[:2])
+    y, x = (side.ravel() for side in np.meshgrid(rows, cols, indexing="ij"))
+    inside = total[y + patch, x + patch] - total[y, x + patch] - total[y + patch, x] + total[y, x]
+    # The floor keeps skies in the training, a little; the ceiling keeps noise from taking it over.
+    return np.stack([y, x], axis=1), np.clip(inside / patch**2, 1.0, 20.0)
+
+
+def start_as_pass_through(model: SwinIR) -> None:
+    """Begin at the image repeated, not at noise: the first convolution carries the pixels, the head writes them out.
+
+    The transformer body starts at nothing and learns the difference. The pass-through is for the direct pixel-shuffle head;
+    other heads start as usual.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 2:
+            nn.init.trunc_normal_(parameter, std=0.02)
+        elif name.endswith(".bias") or name.startswith("conv_after_body"):
+            nn.init.zeros_(parameter)
+    if model.config.upsampler != "pixelshuffledirect":
+        return
+    chans = model.config.in_chans
+    head = model.upsample[0]
+    assert isinstance(head, nn.Conv2d)
+    with torch.no_grad():
+        head.weight.mul_(0.1)
+        for c in range(chans):
+            model.conv_first.weight[c].zero_()
+            model.conv_first.weight[c, c, 1, 1] = 1
+            for shuffled in range(model.config.upscale**2):
+                head.weight[c * model.config.upscale**2 + shuffled, c, 1, 1] += 1
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Linear warm-up, then half a cosine down to a hundredth."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
+class Trainer:
+    """One run in one folder: ``state.pt`` to resume from, ``log.jsonl``, ``curve.png``."""
+
+    def __init__(self, config: TrainConfig, patches: Patches, folder: Path, device: torch.device) -> None:
+        self.config, self.patches, self.folder, self.device = config, patches, folder, device
+        torch.manual_seed(config.seed)
+        self.model = SwinIR(config.model)
+        start_as_pass_through(self.model)
+        self.model.to(device).train()
+        self.average = SwinIR(config.model).to(device).eval().requires_grad_(False)
+        self.average.load_state_dict(self.model.state_dict())
+        self.optimizer = torch.optim.Adam(self.model.parameters(), betas=(0.9, 0.99))
+        self.step = 0
+        folder.mkdir(parents=True, exist_ok=True)
+        if self._state_path.exists():
+            self._resume()
+
+    @property
+    def _state_path(self) -> Path:
+        return self.folder / "state.pt"
+
+    def _resume(self) -> None:
+        state = torch.load(self._state_path, map_location=self.device, weights_only=True)
+        if state["config"] != json.dumps(asdict(self.config)):
+            raise ValueError(f"{self._state_path} belongs to another training configuration; choose another folder")
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+
+    def save(self) -> None:
+        """Write the state beside and rename it, so that a kill leaves the old one or the new one."""
+        state = {
+            "config": json.dumps(asdict(self.config)),
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+        }
+        part = self._state_path.with_suffix(".part")
+        torch.save(state, part)
+        os.replace(part, self._state_path)
+
+    def train_step(self) -> float:
+        """One optimizer step; returns the L1 loss in 8-bit codes."""
+        lr, hr = (side.to(self.device) for side in self.patches.batch(self.step, self.config))
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, self.config)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            output = self.model(lr)
+        loss = F.l1_loss(output.float(), hr)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+        self.optimizer.step()
+        self.step += 1
+        # A short memory at first, or the average would carry the starting point for long.
+        decay = min(self.config.ema_decay, self.step / (self.step + 10))
+        with torch.no_grad():
+            for slow, fast in zip(self.average.parameters(), self.model.parameters(), strict=True):
+                slow.lerp_(fast, 1 - decay)
+        return loss.item() * 255
+
+    def run(self, validation: Sequence[Pair], report: Callable[[dict[str, float]], None], every: int = 100) -> None:
+        """Train to the last step; every ``every`` steps validate the average, log, plot and save."""
+        losses: list[float] = []
+        started = time.monotonic()
+        while self.step < self.config.steps:
+            losses.append(self.train_step())
+            if self.step % every and self.step < self.config.steps:
+                continue
+            row = {
+                "step": self.step,
+                "loss": round(float(np.mean(losses)), 4),
+                "psnr": round(self.validate(validation), 4),
+                "seconds_per_step": round((time.monotonic() - started) / len(losses), 3),
+            }
+            with (self.folder / "log.jsonl").open("a") as log:
+                log.write(json.dumps(row) + "\n")
+            plot_curve(list(read_log(self.folder)), self.folder / "curve.png")
+            self.save()
+            report(row)
+            losses, started = [], time.monotonic()
+
+    def validate(self, pairs: Sequence[Pair]) -> float:
+        """Mean PSNR on luma (dB) of the averaged weights, border of ``upscale`` pixels shaved."""
+        border = self.config.model.upscale
+        scores = [psnr_ssim_y(restore(self.average, lr), hr, border)[0] for lr, hr in pairs]
+        return float(np.mean(scores)) if scores else math.nan
+
+
+def restore(model: SwinIR, lr: Picture) -> Picture:
+    """(H, W, 3) uint8 through the network, rounded to uint8."""
+    x = torch.from_numpy(lr).to(model.mean.device).permute(2, 0, 1)[None].float() / 255
+    with torch.inference_mode():
+        y = model(x)[0]
+    return (y * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+
+
+def training_pictures(files: Sequence[Path], config: TrainConfig) -> list[Picture]:
+    """The photographs, and the drawn pictures that make up for what they lack."""
+    photographs = [np.asarray(Image.open(file).convert("RGB")) for file in files]
+    drawn = [
+        synthetic_picture(i, np.random.default_rng((config.seed, 7, i))) for i in range(config.synthetic_pictures)
+    ]
+    return photographs + drawn
+
+
+def bicubic(lr: Picture, scale: int) -> Picture:
+    """The baseline: MATLAB-bicubic enlargement, rounded once."""
+    x = resize(torch.from_numpy(lr).permute(2, 0, 1).double(), scale)
+    return x.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+
+
+def read_log(folder: Path) -> Iterator[dict[str, float]]:
+    """The rows of a run so far; a line cut short by a kill is passed over."""
+    for line in (folder / "log.jsonl").read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            continue
+
+
+def plot_curve(rows: Sequence[dict[str, float]], path: Path) -> None:
+    """Loss (red) and validation PSNR (blue) over the steps, each scaled to its own range, as PNG."""
+    width, height, margin = 900, 420, 60
+    page = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(page)
+    draw.rectangle((margin, margin, width - margin, height - margin), outline="grey")
+    last = max(row["step"] for row in rows)
+    for name, colour, side in (("loss", "red", 5), ("psnr", "blue", width - margin + 5)):
+        values = [row[name] for row in rows if not math.isnan(row[name])]
+        if not values:
+            continue
+        low, high = min(values), max(values)
+        points = [
+            (margin + (width - 2 * margin) * row["step"] / last,
+             height - margin - (height - 2 * margin) * (row[name] - low) / ((high - low) or 1))
+            for row in rows if not math.isnan(row[name])
+        ]  # fmt: skip
+        draw.line(points, fill=colour, width=2)
+        draw.text((side, margin - 6), f"{high:.2f}", fill=colour)
+        draw.text((side, height - margin - 6), f"{low:.2f}", fill=colour)
+        draw.text((margin if colour == "red" else width - 2 * margin, 20), name, fill=colour)
+    draw.text((width // 2 - 40, height - 30), f"step {last:.0f}", fill="black")
+    page.save(path)

@@ -1,0 +1,77 @@
+"""Training learns, resumes to the step, and keeps runs apart."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import SMALL, picture
+
+from swinir.model import SwinIRConfig
+from swinir.training import Patches, TrainConfig, Trainer, read_log, reduced_pair
+
+CPU = torch.device("cpu")
+CONFIG = TrainConfig(
+    model=SwinIRConfig(**(SMALL | {"depths": (2,), "num_heads": (2,)})),
+    steps=6, batch_size=2, patch=16, warmup_steps=2, precision="fp32", learning_rate=2e-3,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def patches():
+    return Patches([picture(96, 120, seed) for seed in range(3)], 2, CONFIG.patch)
+
+
+def test_the_loss_falls(patches, tmp_path):
+    trainer = Trainer(dataclasses.replace(CONFIG, steps=60), patches, tmp_path, CPU)
+    losses = [trainer.train_step() for _ in range(60)]
+    assert np.mean(losses[-15:]) < 0.95 * np.mean(losses[:15])
+
+
+def test_a_resumed_run_ends_where_an_unbroken_one_does(patches, tmp_path):
+    validation = [reduced_pair(picture(40, 48, 9), 2)]
+    unbroken = Trainer(CONFIG, patches, tmp_path / "one", CPU)
+    unbroken.run(validation, lambda row: None, every=3)
+    broken = Trainer(CONFIG, patches, tmp_path / "two", CPU)
+    for _ in range(3):
+        broken.train_step()
+    broken.save()
+    broken.train_step()  # lost with the process
+    resumed = Trainer(CONFIG, patches, tmp_path / "two", CPU)
+    assert resumed.step == 3
+    resumed.run(validation, lambda row: None, every=3)
+    for name, value in unbroken.average.state_dict().items():
+        assert torch.equal(value, resumed.average.state_dict()[name]), name
+    rows = list(read_log(tmp_path / "one"))
+    assert [row["step"] for row in rows] == [3, 6]
+    with Image.open(tmp_path / "one" / "curve.png") as curve:
+        assert curve.size == (900, 420)
+
+
+def test_another_configuration_in_the_same_folder_is_refused(patches, tmp_path):
+    Trainer(CONFIG, patches, tmp_path, CPU).save()
+    with pytest.raises(ValueError, match="another training configuration; choose another folder"):
+        Trainer(dataclasses.replace(CONFIG, seed=1), patches, tmp_path, CPU)
+
+
+def test_a_batch_depends_on_the_seed_and_the_step_alone(patches):
+    first, again, other = patches.batch(4, CONFIG), patches.batch(4, CONFIG), patches.batch(5, CONFIG)
+    assert torch.equal(first[0], again[0])
+    assert not torch.equal(first[0], other[0])
+    assert first[0].shape == (2, 3, 16, 16)
+    assert first[1].shape == (2, 3, 32, 32)
+
+
+def test_the_start_passes_the_image_through(patches, tmp_path):
+    trainer = Trainer(CONFIG, patches, tmp_path, CPU)
+    x = torch.full((1, 3, 16, 16), 0.4)
+    with torch.inference_mode():
+        y = trainer.average(x)
+    assert (y - 0.4).abs().max() < 0.1
+
+
+def test_a_log_cut_short_by_a_kill_is_read(tmp_path):
+    (tmp_path / "log.jsonl").write_text(json.dumps({"step": 1}) + '\n{"step": 2, "lo')
+    assert list(read_log(tmp_path)) == [{"step": 1}]

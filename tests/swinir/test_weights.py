@@ -1,0 +1,356 @@
+"""Weights are found, fetched whole or not at all, never run as code, and recognised; every refusal is one line."""
+
+import hashlib
+import http.server
+import io
+import pickle
+import re
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import SMALL, network
+
+from swinir import weights as weights_module
+from swinir.checkpoint import (
+    WeightsError,
+    build_network,
+    from_bytes,
+    parameter_shapes,
+    random_state,
+    read_checkpoint,
+    recognise,
+    to_bytes,
+    weights_digest,
+)
+from swinir.model import SwinIRConfig
+from swinir.presets import PRESETS, Preset, PublishedFile, preset
+from swinir.weights import load_checkpoint, load_model, locate, resolve
+
+HTML = b"<!DOCTYPE html><html><body>404: no such release</body></html>"
+
+
+class Server:
+    """A real HTTP server whose next answers are set by the test; the last one repeats."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.answers: list[tuple[str, bytes]] = []
+        server = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                kind, body = server.answers[min(server.requests, len(server.answers) - 1)]
+                server.requests += 1
+                if kind == "drop":
+                    self.close_connection = True
+                    return
+                self.send_response(200 if kind in ("ok", "cut") else int(kind))
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body[: len(body) // 2] if kind == "cut" else body)
+
+            def log_message(self, *args):
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/tiny.pth"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr(weights_module, "RETRY_S", 0.001)
+    running = Server()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def state():
+    return network().state_dict()
+
+
+@pytest.fixture(scope="module")
+def packed(state):
+    """The bytes of a published kind of file: parameters under 'params', with the derived buffers."""
+    file = io.BytesIO()
+    buffers = {
+        "layers.0.residual_group.blocks.1.attn_mask": torch.zeros(64, 64, 64),
+        "layers.0.residual_group.blocks.0.attn.relative_position_index": torch.zeros(64, 64, dtype=torch.long),
+    }
+    torch.save({"params": state | buffers}, file)
+    return file.getvalue()
+
+
+def published(server: Server, content: bytes | None) -> Preset:
+    """A preset of the small network whose file is on the test's server; with size and digest if the content is given."""
+    size, sha = (len(content), hashlib.sha256(content).hexdigest()) if content else (None, None)
+    file = PublishedFile(file="tiny.pth", url=server.url, size_bytes=size, sha256=sha, state_key="params", licence="-")
+    return Preset(name="tiny-x2", task="test", scale=2, config=SwinIRConfig(**SMALL), published=file)
+
+
+def only_line(caught) -> str:
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_the_published_file_is_fetched_once_and_used_from_the_cache(server, packed, state, tmp_path):
+    server.answers = [("ok", packed)]
+    tiny = published(server, packed)
+    path = resolve(tiny, cache=tmp_path)
+    assert path == tmp_path / "tiny.pth" == resolve(tiny, cache=tmp_path)
+    assert server.requests == 1
+    assert weights_digest(read_checkpoint(path).state) == weights_digest(state)
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize("fault", [("drop", b""), ("cut", b"x" * 100), ("503", HTML)])
+def test_a_passing_fault_is_tried_again(server, packed, tmp_path, fault):
+    server.answers = [fault, ("ok", packed)]
+    assert resolve(published(server, packed), cache=tmp_path).read_bytes() == packed
+    assert server.requests == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (("drop", b""), "cannot be downloaded"),
+        (("cut", b"x" * 1000), "500 of 1000 bytes arrived"),
+        (("404", HTML), "404"),
+        (("503", HTML), "503"),
+        (("ok", HTML), "it is a web page"),
+        (("ok", b""), "the file is empty"),
+        (("ok", b"PK lies, but not the right ones"), "bytes instead of"),
+    ],
+)
+def test_what_is_not_the_file_is_never_kept(server, packed, tmp_path, answer, says):
+    server.answers = [answer]
+    with pytest.raises(WeightsError, match=says) as caught:
+        resolve(published(server, packed), cache=tmp_path)
+    line = only_line(caught)
+    assert server.url in line
+    assert str(tmp_path / "tiny.pth") in line
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
+
+
+def test_the_right_size_with_other_bytes_is_refused(server, packed, tmp_path):
+    server.answers = [("ok", packed[:-1] + b"!")]
+    with pytest.raises(WeightsError, match="sha256"):
+        resolve(published(server, packed), cache=tmp_path)
+
+
+def test_offline_with_a_cold_cache_says_which_file_to_put_where_and_that_works(server, packed, tmp_path):
+    tiny = published(server, packed)
+    server.close()
+    with pytest.raises(WeightsError, match=r"tiny\.pth, the weights of tiny-x2, cannot be downloaded") as caught:
+        resolve(tiny, cache=tmp_path)
+    where = re.search(r"fetch (\S+) elsewhere and put it at (\S+)$", only_line(caught))
+    assert where[1] == server.url
+    Path(where[2]).write_bytes(packed)
+    assert resolve(tiny, cache=tmp_path).read_bytes() == packed
+
+
+def test_a_damaged_file_in_the_cache_is_noticed(server, packed, tmp_path):
+    (tmp_path / "tiny.pth").write_bytes(packed[:-5])
+    with pytest.raises(WeightsError, match="delete it and run again"):
+        resolve(published(server, packed), cache=tmp_path)
+
+
+def test_a_file_nobody_recorded_is_held_to_what_was_first_seen(server, packed, tmp_path):
+    server.answers = [("ok", packed)]
+    tiny = published(server, None)
+    path = resolve(tiny, cache=tmp_path)
+    assert resolve(tiny, cache=tmp_path) == path
+    path.write_bytes(packed + b"more")
+    with pytest.raises(WeightsError, match="bytes instead of"):
+        resolve(tiny, cache=tmp_path)
+
+
+def test_many_at_once_fetch_once(server, packed, tmp_path):
+    server.answers = [("ok", packed)]
+    tiny = published(server, packed)
+    threads = [threading.Thread(target=resolve, args=(tiny,), kwargs={"cache": tmp_path}) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert server.requests == 1
+
+
+def test_a_url_the_user_names_is_fetched_and_kept(server, packed, tmp_path):
+    server.answers = [("ok", packed)]
+    first = locate(server.url, tmp_path)
+    assert locate(server.url, tmp_path) == first
+    assert first.name.endswith("-tiny.pth")
+    assert server.requests == 1
+    assert load_checkpoint("auto", server.url, tmp_path).config == SwinIRConfig(**SMALL)
+
+
+def test_a_place_weights_are_not_read_from_is_named(tmp_path):
+    with pytest.raises(WeightsError, match="does not exist"):
+        locate(tmp_path / "none.pth")
+    with pytest.raises(WeightsError, match="copy the file here first"):
+        locate("s3://bucket/x.pth")
+
+
+def test_the_environment_moves_the_default_cache_only(monkeypatch, tmp_path):
+    monkeypatch.setenv("SWINIR_CACHE", str(tmp_path / "there"))
+    assert weights_module.default_cache() == tmp_path / "there"
+    assert weights_module.cached_file(preset("real-x4"), tmp_path).parent == tmp_path
+
+
+WRAPPED = [lambda s: s, lambda s: {"params": s}, lambda s: {"params_ema": s, "params": {}}, lambda s: {"state_dict": s}]
+
+
+@pytest.mark.parametrize("wrap", WRAPPED, ids=["bare", "params", "params_ema", "state_dict"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_state_dict_is_found_wherever_it_is_kept(state, tmp_path, wrap, prefix):
+    path = tmp_path / "w.pth"
+    torch.save(wrap({prefix + name: value for name, value in state.items()}), path)
+    found = read_checkpoint(path)
+    assert found.config == SwinIRConfig(**SMALL)
+    assert weights_digest(found.state) == weights_digest(state)
+
+
+def test_the_key_the_publisher_used_goes_first(state, tmp_path):
+    path = tmp_path / "w.pth"
+    other = {name: value + 1 for name, value in state.items()}
+    torch.save({"params_ema": other, "params": state}, path)
+    assert weights_digest(read_checkpoint(path, "params").state) == weights_digest(state)
+    assert weights_digest(read_checkpoint(path).state) == weights_digest(other)
+
+
+def test_safetensors_are_known_by_content_and_bring_their_range(tmp_path):
+    model = network(img_range=255.0)
+    path = tmp_path / "misnamed.pth"
+    path.write_bytes(to_bytes(model.state_dict(), {"config": '{"img_range": 255.0}'}))
+    assert read_checkpoint(path).config == model.config
+
+
+class Bomb:
+    def __reduce__(self):
+        return (Path.touch, (Path(self.target),))
+
+
+def test_a_file_that_wants_to_run_code_is_refused(tmp_path):
+    bomb = Bomb()
+    bomb.target = str(tmp_path / "ran")
+    torch.save({"params": bomb}, tmp_path / "bomb.pth")
+    (tmp_path / "bare.pth").write_bytes(pickle.dumps(bomb, protocol=2))
+    for name in ("bomb.pth", "bare.pth"):
+        with pytest.raises(WeightsError, match="run code") as caught:
+            read_checkpoint(tmp_path / name)
+        only_line(caught)
+    assert not (tmp_path / "ran").exists()
+
+
+JUNK = [b"", HTML, b"PK\x03\x04 broken zip", b"\x80\x02garbage", b"\x10\0\0\0\0\0\0\0{not json}......"]
+
+
+@pytest.mark.parametrize("content", JUNK)
+def test_a_file_that_is_no_checkpoint_is_one_line(tmp_path, content):
+    path = tmp_path / "junk.pth"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"junk\.pth") as caught:
+        read_checkpoint(path)
+    only_line(caught)
+
+
+def test_tensors_of_another_network_are_one_line(tmp_path, state):
+    path = tmp_path / "other.pth"
+    torch.save({"fc.weight": torch.zeros(3)}, path)
+    with pytest.raises(WeightsError, match="does not hold a SwinIR network"):
+        read_checkpoint(path)
+    torch.save([1, 2], path)
+    with pytest.raises(WeightsError, match="holds no state dict"):
+        read_checkpoint(path)
+    torch.save(state | {"absolute_pos_embed": torch.zeros(3)}, path)
+    with pytest.raises(WeightsError, match=r"absolute_pos_embed is \(3,\) where nothing belongs"):
+        read_checkpoint(path)
+    torch.save(state | {"norm.weight": torch.full((12,), torch.nan)}, path)
+    with pytest.raises(WeightsError, match=r"norm\.weight holds values that are not finite"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("name", sorted(name for name, known in PRESETS.items() if known.config))
+def test_every_published_architecture_is_recognised_from_its_tensors(name):
+    config = preset(name).config
+    with torch.device("meta"):
+        state = {key: torch.empty(shape) for key, shape in parameter_shapes(config).items()}
+    assert recognise(state, name) == config
+
+
+def test_other_depths_heads_and_ratios_are_recognised():
+    config = SwinIRConfig(**(SMALL | {"depths": (1, 3, 2), "num_heads": (2, 3, 6), "mlp_ratio": 4.0, "in_chans": 1}))
+    assert recognise(random_state(config), "x") == config
+
+
+def test_a_file_of_another_architecture_is_explained(tmp_path, state):
+    path = tmp_path / "mine.pth"
+    torch.save(state, path)
+    says = r"mine\.pth holds a pixelshuffledirect x2 network .* but real-x4 is a nearest\+conv x4"
+    with pytest.raises(WeightsError, match=says) as caught:
+        load_model("real-x4", path)
+    assert only_line(caught).endswith("ask for the model 'auto' to use it")
+    assert load_model("auto", path).config == SwinIRConfig(**SMALL)
+
+
+def test_a_file_of_another_preset_names_it(tmp_path):
+    path = tmp_path / "x3.safetensors"
+    path.write_bytes(to_bytes(random_state(preset("lightweight-x3").config)))
+    with pytest.raises(WeightsError, match="ask for 'lightweight-x3' to use it"):
+        load_model("lightweight-x2", path)
+
+
+def test_weights_of_a_weightless_model_are_refused():
+    assert load_model("nearest-x2") is not None
+    with pytest.raises(WeightsError, match="bicubic-x2 has no weights"):
+        load_model("bicubic-x2", "some.pth")
+    with pytest.raises(WeightsError, match="name the file"):
+        load_model("auto")
+
+
+def test_random_weights_are_the_same_each_time_and_leave_the_generator_alone():
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first = load_checkpoint("lightweight-x2", "random")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert weights_digest(first.state) == weights_digest(load_checkpoint("lightweight-x2", "random").state)
+    assert weights_digest(first.state) != weights_digest(random_state(first.config, seed=1))
+
+
+def test_bundled_weights_go_before_the_published_file(tmp_path, monkeypatch, state):
+    monkeypatch.setattr(weights_module, "BUNDLED", tmp_path)
+    (tmp_path / "real-x4.safetensors").write_bytes(b"")
+    assert resolve("real-x4") == tmp_path / "real-x4.safetensors"
+
+
+def test_packed_weights_come_back_and_the_digest_depends_on_every_part(state):
+    back = from_bytes(to_bytes(state))
+    digest = weights_digest(state)
+    assert weights_digest(dict(reversed(back.items()))) == digest
+    changed = [
+        state | {"norm.bias": state["norm.bias"] + 1e-7},
+        state | {"norm.bias": state["norm.bias"].double()},
+        state | {"norm.bias": state["norm.bias"].view(2, 6)},
+        {("norm2.bias" if k == "norm.bias" else k): v for k, v in state.items()},
+    ]
+    assert len({digest, *map(weights_digest, changed)}) == 5
+    assert re.fullmatch(r"[0-9a-f]{64}", digest)
+    with pytest.raises(WeightsError, match="not a safetensors file"):
+        from_bytes(b"12345678{}")
+
+
+def test_a_network_takes_only_weights_that_fit(state):
+    config = SwinIRConfig(**SMALL)
+    assert not build_network(config, state).training
+    with pytest.raises(RuntimeError):
+        build_network(replace(config, embed_dim=24), state)
