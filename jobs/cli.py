@@ -7,7 +7,11 @@ import sys
 
 import typer
 
-from jobs import demo, evaluate, models, train, video
+from jobs.demo import demo
+from jobs.evaluate import evaluate
+from jobs.models import models
+from jobs.train import train
+from jobs.video import video
 from pipeline.errors import UpscaleError
 
 app = typer.Typer(
@@ -18,11 +22,11 @@ app = typer.Typer(
     "Exit codes: 0 done and verified; 2 usage or preflight; 3 finished, some items failed and are listed; "
     "4 failed, the same command resumes; 130 interrupted, the same command resumes.",
 )
-app.command("video")(video.video)
-app.command("models")(models.models)
-app.command("eval")(evaluate.evaluate)
-app.command("train")(train.train)
-app.command("demo")(demo.demo)
+app.command("video")(video)
+app.command("models")(models)
+app.command("eval")(evaluate)
+app.command("train")(train)
+app.command("demo")(demo)
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Draw a short clip with sound, upscale it, and show where the result is.
 
-    swinir demo
+swinir demo
 """
 
 from __future__ import annotations

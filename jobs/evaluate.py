@@ -1,6 +1,6 @@
 """Measure a model on pairs of small and large images, bicubic beside it.
 
-    swinir eval --model lightweight-x2 --lr Set5/LR_bicubic/X2 --hr Set5/HR
+swinir eval --model lightweight-x2 --lr Set5/LR_bicubic/X2 --hr Set5/HR
 """
 
 from __future__ import annotations

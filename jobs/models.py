@@ -1,6 +1,6 @@
 """List the models that can be named, and whether their weights are at hand.
 
-    swinir models
+swinir models
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Train a model on a folder of photographs; the same command again goes on where it stopped.
 
-    swinir train photographs/ runs/x2 --steps 5000 --val-lr Set5/X2 --val-hr Set5/HR --export x2.safetensors
+swinir train photographs/ runs/x2 --steps 5000 --val-lr Set5/X2 --val-hr Set5/HR --export x2.safetensors
 """
 
 from __future__ import annotations

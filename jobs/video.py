@@ -1,7 +1,7 @@
 """Upscale one video.
 
-    swinir video in.mkv out.mkv
-    swinir video s3://bucket/in.mp4 s3://bucket/out.mp4 --codec libx265 --crf 16 --address auto
+swinir video in.mkv out.mkv
+swinir video s3://bucket/in.mp4 s3://bucket/out.mp4 --codec libx265 --crf 16 --address auto
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ def video(
     segment_seconds: Annotated[float | None, Option(help="How much video a unit of work holds. [default: 5]")] = None,
     stream: Annotated[int | None, Option(help="Index of the video stream, where there are several.")] = None,
     on_decode_error: Annotated[str | None, Option(help="fail, or repeat the frame before and list it. [default: fail]")] = None,
-    drop_incompatible: Annotated[bool | None, Option("--drop-incompatible", help="Drop what the container cannot hold.")] = None,
+    drop_incompatible: Annotated[
+        bool | None, Option("--drop-incompatible", help="Drop what the container cannot hold.")
+    ] = None,
     workers: Annotated[int | None, Option(help="Workers. [default: one per GPU, or as many as the cores feed]")] = None,
     device: Annotated[str | None, Option(help="auto, cpu or cuda.")] = None,
     precision: Annotated[str | None, Option(help="auto, fp32 or bf16.")] = None,

@@ -1,10 +1,10 @@
 """The errors a user meets, each with the exit code it ends a command with.
 
 UpscaleError
-|-- ConfigError   2   a setting is wrong
-|-- MediaError    2   an input is wrong
-|-- OutputError   4   the output is incomplete; the same command resumes
-`-- Interrupted 130   stopped by the user; the same command resumes
+|-- ConfigError            2   a setting is wrong
+|-- MediaError             2   an input is wrong
+|-- OutputError            4   the output is incomplete; the same command resumes
+`-- InterruptedRunError  130   stopped by the user; the same command resumes
 """
 
 
@@ -26,5 +26,5 @@ class OutputError(UpscaleError):
     exit_code = 4
 
 
-class Interrupted(UpscaleError):
+class InterruptedRunError(UpscaleError):
     exit_code = 130

@@ -75,8 +75,8 @@ class _Telling:
     """What the three listeners share."""
 
     def __init__(self) -> None:
-        self._phase, self._total, self._tally = "", None, Tally()
-        self._total: int | None
+        self._phase, self._tally = "", Tally()
+        self._total: int | None = None
 
     def phase(self, name: str, total: int | None) -> None:
         self._phase, self._total, self._tally = name, total, Tally()
@@ -167,7 +167,9 @@ class PlainListener(_Telling):
     def _tell(self, done: int) -> None:
         line = f"{self._phase}: {done}" + (f" of {self._total}" if self._total else "") + " frames"
         if self._phase == "upscaling" and self._tally.fps > 0 and self._total:
-            line += f", {self._tally.fps:.2f} fps, {(self._total - done) / self._tally.fps:.0f} s left, {self._tally.per_worker()}"
+            line += (
+                f", {self._tally.fps:.2f} fps, {(self._total - done) / self._tally.fps:.0f} s left, {self._tally.per_worker()}"
+            )
         self.note(line)
 
     def note(self, line: str) -> None:

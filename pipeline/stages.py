@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -13,7 +13,7 @@ END = object()
 POLL_S = 0.1
 
 
-def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
+def ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
     """The same items in the same order, computed up to ``depth`` ahead of their use by a thread.
 
     An exception in ``items`` is raised here, at its place. When this generator is closed, the thread stops after the item it is

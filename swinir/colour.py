@@ -1,7 +1,7 @@
 """Exact conversion between a video's sample planes and the float RGB that the network works on.
 
-ITU-T H.273 (section 8.3): code values to analogue R'G'B' by matrix coefficients, range and bit depth. Nothing is clamped on the
-way to RGB, so that what lies outside the RGB cube (super-white, wide chroma) survives; the one clamp is on the final code values.
+ITU-T H.273 (section 8.3): code values to analogue R'G'B' by matrix coefficients, range and bit depth. Nothing is clamped on
+the way to RGB, so that what lies outside the RGB cube (super-white, wide chroma) survives; the one clamp is on the final codes.
 Chroma is repeated going up and averaged going down: inverses of one another, so an unchanged picture returns bit for bit.
 """
 
@@ -64,9 +64,7 @@ def planes_to_rgb(planes: Sequence[Tensor], layout: PlaneLayout) -> Tensor:
         return y.expand(3, -1, -1)
     middle, chroma_step = layout.chroma_scale
     height, width = y.shape
-    u, v = (
-        _repeat((plane.float() - middle) / chroma_step, layout)[:height, :width] for plane in planes[1:3]
-    )
+    u, v = (_repeat((plane.float() - middle) / chroma_step, layout)[:height, :width] for plane in planes[1:3])
     kr, kb = MATRICES[layout.matrix]
     kg = 1 - kr - kb
     r = y + 2 * (1 - kr) * v

@@ -95,7 +95,9 @@ class SwinIR(nn.Module):
     def _add_head(self, config: SwinIRConfig) -> None:
         dim, chans = config.embed_dim, config.in_chans
         if config.upsampler == "pixelshuffledirect":
-            self.upsample = nn.Sequential(nn.Conv2d(dim, config.upscale**2 * chans, 3, padding=1), nn.PixelShuffle(config.upscale))
+            self.upsample = nn.Sequential(
+                nn.Conv2d(dim, config.upscale**2 * chans, 3, padding=1), nn.PixelShuffle(config.upscale)
+            )
             return
         if config.upsampler == "":
             self.conv_last = nn.Conv2d(dim, chans, 3, padding=1)
@@ -177,12 +179,10 @@ class ResidualGroup(nn.Module):
 
     def forward(self, x_TC: Tensor, plain: WindowLayout, shifted: WindowLayout) -> Tensor:
         skip = x_TC
-        order: Tensor | None = None  # image position of each token; None is image order
         for index, block in enumerate(self.residual_group.blocks):
             layout = shifted if index % 2 else plain
-            step = layout.from_image if order is None else layout.from_other
+            step = layout.from_other if index else layout.from_image
             x_TC = block(x_TC.index_select(0, step), layout)
-            order = layout.from_image
         x_TC = x_TC.index_select(0, layout.to_image)
         batch, height, width = layout.image_shape
         x_BCHW = x_TC.view(batch, height, width, -1).permute(0, 3, 1, 2)

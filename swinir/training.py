@@ -73,8 +73,7 @@ class Patches:
         picture, y, x = self.places[np.searchsorted(self.cumulative, rng.random())]
         lr, hr = self.pairs[picture]
         y, x = (
-            min(int(start + rng.integers(0, GRID)), size - self.patch)
-            for start, size in zip((y, x), lr.shape[:2], strict=True)
+            min(int(start + rng.integers(0, GRID)), size - self.patch) for start, size in zip((y, x), lr.shape[:2], strict=True)
         )
         s, p = self.scale, self.patch
         turn, flip = int(rng.integers(0, 4)), bool(rng.integers(0, 2))
@@ -189,7 +188,7 @@ class Trainer:
             output = self.model(lr)
         loss = F.l1_loss(output.float(), hr)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
         self.optimizer.step()
         self.step += 1
@@ -233,15 +232,14 @@ def restore(model: SwinIR, lr: Picture) -> Picture:
     x = torch.from_numpy(lr).to(model.mean.device).permute(2, 0, 1)[None].float() / 255
     with torch.inference_mode():
         y = model(x)[0]
-    return (y * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    codes: Picture = (y * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    return codes
 
 
 def training_pictures(files: Sequence[Path], config: TrainConfig) -> list[Picture]:
     """The photographs, and the drawn pictures that make up for what they lack."""
     photographs = [np.asarray(Image.open(file).convert("RGB")) for file in files]
-    drawn = [
-        synthetic_picture(i, np.random.default_rng((config.seed, 7, i))) for i in range(config.synthetic_pictures)
-    ]
+    drawn = [synthetic_picture(i, np.random.default_rng((config.seed, 7, i))) for i in range(config.synthetic_pictures)]
     return photographs + drawn
 
 

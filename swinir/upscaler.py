@@ -258,7 +258,7 @@ class Upscaler:
 
 
 def choose_device(name: str) -> torch.device:
-    """"auto" is CUDA where there is one. Raises ValueError for a device that is not there."""
+    """ "auto" is CUDA where there is one. Raises ValueError for a device that is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -271,7 +271,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """"auto" is bf16 where the hardware multiplies in it, else fp32."""
+    """ "auto" is bf16 where the hardware multiplies in it, else fp32."""
     if name != "auto":
         return name
     if device.type == "cuda":

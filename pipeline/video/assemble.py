@@ -29,7 +29,7 @@ from pipeline.video.timeline import Timeline
 Records = Sequence[dict[str, Any]]
 
 
-class DamagedSegment(Exception):
+class DamagedSegmentError(Exception):
     """A stored segment is not what its commit record says; it has to be done again."""
 
     def __init__(self, index: int, reason: str) -> None:
@@ -51,9 +51,10 @@ def assemble(
 ) -> dict[int, int]:
     """Write ``target``; returns how many packets of each copied stream went in.
 
-    Raises DamagedSegment where a segment differs from its record, OutputError where FFmpeg refuses a packet.
+    Raises DamagedSegmentError where a segment differs from its record, OutputError where FFmpeg refuses a packet.
     """
-    options = {"movflags": "+faststart"} if container_format in ("mp4", "mov") else {}
+    # Without bitexact, Matroska numbers its tracks at random.
+    options = {"fflags": "+bitexact"} | ({"movflags": "+faststart"} if container_format in ("mp4", "mov") else {})
     with (
         open_media(source, name) as container,
         av.open(str(target), "w", format=container_format, options=options) as out,
@@ -63,22 +64,28 @@ def assemble(
         copy_container_tags(out, container)
         out.start_encoding()
         headers = {record["extradata"] for record in records}
-        if len(headers) != 1 or (spec.global_header and base64.b64decode(headers.pop()) != bytes(video.codec_context.extradata or b"")):
+        if len(headers) != 1 or (
+            spec.global_header and base64.b64decode(headers.pop()) != bytes(video.codec_context.extradata or b"")
+        ):
             raise OutputError(f"{name}: segments were encoded with different headers; run again with --fresh")
         counts = dict.fromkeys(copies, 0)
         try:
-            for packet in merge(video_packets(records, store, timeline, spec, video), copied_packets(container, copies, counts)):
+            for packet in merge(
+                video_packets(records, store, timeline, spec, video), copied_packets(container, copies, counts)
+            ):
                 out.mux(packet)
         except (av.error.FFmpegError, ValueError) as error:
             raise OutputError(f"{name}: the result cannot be written: {error}") from error
     return counts
 
 
-def video_packets(records: Records, store: Store, timeline: Timeline, spec: EncodeSpec, stream: Stream) -> Iterator[av.Packet]:
+def video_packets(
+    records: Records, store: Store, timeline: Timeline, spec: EncodeSpec, stream: Stream
+) -> Iterator[av.Packet[Any]]:
     """Packets of all segments with the timeline's times and DTS counted anew over the whole.
 
-    An encoder's own DTS overlap at joins of variable rate. In decode order the i-th packet gets the (i - d)-th presentation time,
-    d being the deepest reordering: rising, and never after its own presentation.
+    An encoder's own DTS overlap at joins of variable rate. In decode order the i-th packet gets the (i - d)-th presentation
+    time, d being the deepest reordering: rising, and never after its own presentation.
     """
     depth = max(record["reorder_depth"] for record in records)
     step = max(1, int(timeline.pts[1] - timeline.pts[0])) if len(timeline) > 1 else 1
@@ -89,11 +96,15 @@ def video_packets(records: Records, store: Store, timeline: Timeline, spec: Enco
         with fetched(record, store) as path:
             order = presentation_ranks([packet.pts for packet in read_packets(path)])
             if len(order) != count:
-                raise DamagedSegment(record["index"], f"holds {len(order)} packets for {count} frames")
+                raise DamagedSegmentError(record["index"], f"holds {len(order)} packets for {count} frames")
             for rank, stored in zip(order, read_packets(path), strict=True):
                 packet = av.Packet(stored.data)
                 packet.pts = int(times[rank])
-                packet.dts = int(timeline.pts[position - depth]) if position >= depth else int(timeline.pts[0]) - (depth - position) * step
+                packet.dts = (
+                    int(timeline.pts[position - depth])
+                    if position >= depth
+                    else int(timeline.pts[0]) - (depth - position) * step
+                )
                 packet.duration = int(timeline.duration[start + rank])
                 packet.time_base, packet.stream, packet.is_keyframe = Fraction(spec.time_base), stream, stored.key
                 position += 1
@@ -106,7 +117,7 @@ def presentation_ranks(pts_in_decode_order: Sequence[int]) -> NDArray[np.int64]:
 
 
 class fetched:  # noqa: N801  (used as a function in a with statement)
-    """The local copy of a segment, checked against its record; DamagedSegment where it differs."""
+    """The local copy of a segment, checked against its record; DamagedSegmentError where it differs."""
 
     def __init__(self, record: dict[str, Any], store: Store) -> None:
         self._record, self._store = record, store
@@ -122,14 +133,14 @@ class fetched:  # noqa: N801  (used as a function in a with statement)
             found = "nothing"
         if found != self._record["sha256"]:
             self._folder.cleanup()
-            raise DamagedSegment(self._record["index"], "is missing or was changed after it was committed")
+            raise DamagedSegmentError(self._record["index"], "is missing or was changed after it was committed")
         return path
 
     def __exit__(self, *_: object) -> None:
         self._folder.cleanup()
 
 
-def copied_packets(container: InputContainer, copies: Mapping[int, Stream], counts: dict[int, int]) -> Iterator[av.Packet]:
+def copied_packets(container: InputContainer, copies: Mapping[int, Stream], counts: dict[int, int]) -> Iterator[av.Packet[Any]]:
     """Every packet of the streams that go along, as it is, in file order; ``counts`` is filled on the way."""
     wanted = [container.streams[index] for index in copies]
     if not wanted:
@@ -155,7 +166,7 @@ def copied_packets(container: InputContainer, copies: Mapping[int, Stream], coun
         yield packet
 
 
-def merge(video: Iterator[av.Packet], others: Iterator[av.Packet]) -> Iterator[av.Packet]:
+def merge(video: Iterator[av.Packet[Any]], others: Iterator[av.Packet[Any]]) -> Iterator[av.Packet[Any]]:
     """Both in order of their decode times, so that no stream lies far from the others in the file."""
     other = next(others, None)
     for packet in video:
@@ -169,7 +180,7 @@ def merge(video: Iterator[av.Packet], others: Iterator[av.Packet]) -> Iterator[a
         other = next(others, None)
 
 
-def _decode_s(packet: av.Packet) -> float:
+def _decode_s(packet: av.Packet[Any]) -> float:
     ticks = packet.dts if packet.dts is not None else packet.pts
     assert ticks is not None
     assert packet.time_base is not None
@@ -186,8 +197,8 @@ def verify(path: Path, name: str, timeline: Timeline, spec: EncodeSpec, counts: 
         video = container.streams.video[0]
         video.thread_type = "AUTO"
         assert video.time_base is not None
-        times = [frame.pts for frame in decode(container, video)]
-    if len(times) != len(timeline) or None in times:
+        times = [frame.pts for frame in decode(container, video) if frame.pts is not None]
+    if len(times) != len(timeline):
         raise OutputError(f"{name}: {len(times)} of {len(timeline)} frames can be read back; run the same command again")
     seen = (np.array(times, np.int64) - times[0]) * float(video.time_base)
     planned = (timeline.pts - timeline.pts[0]) * float(Fraction(spec.time_base))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 from av.codec.context import Flags
@@ -77,7 +78,7 @@ class SegmentEncoder:
     def abandon(self) -> None:
         self._writer.close()
 
-    def _store(self, packets: list[av.Packet]) -> None:
+    def _store(self, packets: list[av.Packet[Any]]) -> None:
         for packet in packets:
             assert packet.pts is not None
             self._writer.write(StoredPacket(packet.pts, packet.is_keyframe, bytes(packet)))
@@ -89,6 +90,7 @@ def verify_segment(path: Path, spec: EncodeSpec, extradata: bytes, pts: list[int
     assert isinstance(context, VideoCodecContext)
     if extradata:
         context.extradata = extradata
+    context.width, context.height = spec.width, spec.height  # ffv1 does not carry them
     seen: list[int | None] = []
     for stored in read_packets(path):
         packet = av.Packet(stored.data)
@@ -96,4 +98,6 @@ def verify_segment(path: Path, spec: EncodeSpec, extradata: bytes, pts: list[int
         seen += [frame.pts for frame in context.decode(packet)]
     seen += [frame.pts for frame in context.decode(None)]
     if seen != pts:
-        raise OutputError(f"{spec.codec} gave {len(seen)} decodable frames for {len(pts)}, or other times; the segment is done again")
+        raise OutputError(
+            f"{spec.codec} gave {len(seen)} decodable frames for {len(pts)}, or other times; the segment is done again"
+        )

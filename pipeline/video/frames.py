@@ -35,7 +35,7 @@ def checksum(frame: av.VideoFrame) -> int:
     """CRC-32 over the visible samples of every plane."""
     crc = 0
     for plane in frame.planes:
-        crc = zlib.crc32(np.ascontiguousarray(rows(plane, _sample_bytes(frame.format))), crc)
+        crc = zlib.crc32(np.ascontiguousarray(rows(plane, _sample_bytes(frame.format))).data, crc)
     return crc
 
 
@@ -52,7 +52,13 @@ def layout_of(pix_fmt: str, matrix: str, full_range: bool) -> PlaneLayout:
     components = [component for component in known.components if not component.is_alpha]
     planar = len({component.plane for component in components}) == len(components)
     depth = components[0].bits
-    if not planar or depth < 8 or known.is_bayer or known.name.endswith("be") or known.name.startswith(("xyz", "gbrpf", "grayf")):
+    if (
+        not planar
+        or depth < 8
+        or known.is_bayer
+        or known.name.endswith("be")
+        or known.name.startswith(("xyz", "gbrpf", "grayf"))
+    ):
         raise MediaError(f"pixel format {pix_fmt} is not supported; convert the source to a planar YUV or RGB format first")
     kind: Literal["yuv", "gray", "rgb"] = "rgb" if known.is_rgb else "gray" if len(components) == 1 else "yuv"
     x, y = (0, 0) if kind != "yuv" else (known.chroma_width(16), known.chroma_height(16))
@@ -75,14 +81,14 @@ def to_planes(frame: av.VideoFrame, layout: PlaneLayout) -> list[Tensor]:
 
 
 def from_planes(planes: list[Tensor], layout: PlaneLayout, pix_fmt: str) -> av.VideoFrame:
-    """A new frame of planar format ``pix_fmt`` holding ``planes``."""
+    """A new frame of format ``pix_fmt``, planar or known to ``REPACKED``, holding ``planes``."""
     height, width = planes[0].shape
-    frame = av.VideoFrame(width, height, pix_fmt)
+    frame = av.VideoFrame(width, height, REPACKED.get(pix_fmt, pix_fmt))
     ordered = [planes[1], planes[2], planes[0]] if layout.kind == "rgb" else planes
     for plane, samples in zip(frame.planes, ordered, strict=True):
         data = samples.contiguous().numpy()
         rows(plane, data.itemsize)[:] = data.view(np.uint8).reshape(data.shape[0], -1)
-    return frame
+    return frame.reformat(format=pix_fmt) if pix_fmt in REPACKED else frame
 
 
 def _from_gbr(planes: list[Tensor]) -> list[Tensor]:

@@ -17,12 +17,12 @@ from filelock import FileLock, Timeout
 
 from pipeline.config import VideoConfig
 from pipeline.driver import Event, Outcome, RunOptions
-from pipeline.errors import ConfigError, Interrupted, MediaError, OutputError
+from pipeline.errors import ConfigError, InterruptedRunError, MediaError, OutputError
 from pipeline.ledger import Ledger
 from pipeline.report import Listener, software_versions
 from pipeline.storage import Store, identify, local_path, open_input, split_url
 from pipeline.units import Unit, Workload, digest
-from pipeline.video.assemble import DamagedSegment, assemble, verify
+from pipeline.video.assemble import DamagedSegmentError, assemble, verify
 from pipeline.video.plan import VideoPlan, plan_video
 from pipeline.video.probe import VideoInfo, probe
 from pipeline.video.segment import SegmentWorkload
@@ -58,11 +58,13 @@ class Prepared:
         return [*self.info.warnings, *dropped, *self.info.damage]
 
 
-def upscale_video(source: str, destination: str, config: VideoConfig, run_units: RunUnits, listener: Listener) -> dict[str, Any]:
+def upscale_video(
+    source: str, destination: str, config: VideoConfig, run_units: RunUnits, listener: Listener
+) -> dict[str, Any]:
     """Upscale ``source`` into ``destination``; the report that is also stored beside it.
 
     Raises ConfigError or MediaError before any work where the request cannot be met, OutputError where it stopped half-way,
-    Interrupted after Ctrl-C; in the last two the same command goes on from there.
+    InterruptedRunError after Ctrl-C; in the last two the same command goes on from there.
     """
     started = time.monotonic()
     store, name = split_url(destination)
@@ -181,9 +183,7 @@ def prepare(
     plan = plan_video(info, timeline, model.scale, config, wants_global_header(container_format))
     described = {"name": model.name, "weights_sha256": model.weights_sha256, "precision": model.precision, "tile": model.tile}
     full_identity = plan.identity({**identity, "stream": info.stream, "probe": probe_digest(info, timeline)}, described)
-    return Prepared(
-        source, destination, config, container_format, model, info, timeline, plan, streams, full_identity, job_id
-    )
+    return Prepared(source, destination, config, container_format, model, info, timeline, plan, streams, full_identity, job_id)
 
 
 def probe_digest(info: VideoInfo, timeline: Timeline) -> str:
@@ -232,7 +232,7 @@ def run_and_join(job: Prepared, run: Ledger, target: Path, run_units: RunUnits, 
         records = sorted(outcome.committed.values(), key=lambda record: record["index"])
         try:
             join(job, run.store, records, target, listener)
-        except DamagedSegment as damaged:
+        except DamagedSegmentError as damaged:
             listener.warn(f"{damaged}; done again")
             run.forget(units[damaged.index].id)
             before.discard(units[damaged.index].id)
@@ -242,7 +242,9 @@ def run_and_join(job: Prepared, run: Ledger, target: Path, run_units: RunUnits, 
 
 def refuse_unfinished(outcome: Outcome, units: list[Unit]) -> None:
     if outcome.interrupted:
-        raise Interrupted(f"stopped at {len(outcome.committed)} of {len(units)} segments; the same command goes on from there")
+        raise InterruptedRunError(
+            f"stopped at {len(outcome.committed)} of {len(units)} segments; the same command goes on from there"
+        )
     for unit in units:
         if unit.id in outcome.quarantined:
             reason = outcome.quarantined[unit.id][-1]
@@ -258,7 +260,16 @@ def join(job: Prepared, segments: Store, records: list[dict[str, Any]], target: 
     listener.phase("joining", None)
     with open_input(job.source) as media:
         counts = assemble(
-            target, media, job.source, job.info, job.timeline, job.plan.encode, job.streams, records, segments, job.container_format
+            target,
+            media,
+            job.source,
+            job.info,
+            job.timeline,
+            job.plan.encode,
+            job.streams,
+            records,
+            segments,
+            job.container_format,
         )
     listener.phase("verifying", None)
     verify(target, job.destination, job.timeline, job.plan.encode, counts)

@@ -40,7 +40,9 @@ class PacketWriter:
 
     def _flush(self) -> None:
         if self._batch:
-            columns = [pa.array(column, field.type) for column, field in zip(zip(*self._batch, strict=True), SCHEMA, strict=True)]
+            columns = [
+                pa.array(column, field.type) for column, field in zip(zip(*self._batch, strict=True), SCHEMA, strict=True)
+            ]
             self._writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
         self._batch, self._batch_bytes = [], 0
 

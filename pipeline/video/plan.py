@@ -22,7 +22,8 @@ from swinir.colour import PlaneLayout
 FORMAT_VERSION = 1  # of segment files and their records; another one shares nothing with this
 MIN_SEGMENT_FRAMES = 24  # encoders reorder a few frames and misbehave on segments shorter than that
 
-PLANAR = re.compile(r"(yuv4\d\dp|gray|gbrp)(9le|1\dle)?")
+# What planes can be encoded as; bgr0 is how ffv1 takes 8-bit RGB.
+PLANAR = re.compile(r"(yuv4\d\dp|gray|gbrp)(9le|1\dle)?|bgr0")
 
 # H.273 matrix coefficients: code point -> name in swinir.colour
 MATRIX_NAMES = {1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 9: "bt2020nc", 10: "bt2020nc"}
@@ -88,7 +89,7 @@ def plan_video(info: VideoInfo, timeline: Timeline, scale: int, config: VideoCon
     if pix_fmt not in encoder_formats(config.codec):
         raise ConfigError(f"{config.codec} cannot encode {pix_fmt}; it takes {', '.join(encoder_formats(config.codec))}")
     # Integer range of the target follows the source's, except that RGB turns into limited-range YUV as players expect.
-    full = source.full_range and (source.kind != "rgb" or pix_fmt.startswith("gbr"))
+    full = source.full_range and (source.kind != "rgb" or pix_fmt.startswith(("gbr", "bgr")))
     target = layout_of(pix_fmt, matrix, full)
     check_size(config.codec, pix_fmt, target, width, height)
     color_range = info.color_range
@@ -123,8 +124,8 @@ def plan_video(info: VideoInfo, timeline: Timeline, scale: int, config: VideoCon
 def plan_segments(num_frames: int, keys: Sequence[int], target_frames: int, may_start: Sequence[bool]) -> list[tuple[int, int]]:
     """Half-open ranges that cover [0, num_frames) once, in order, each of at least MIN_SEGMENT_FRAMES where there are as many.
 
-    A cut is at the first key frame between ``target_frames`` and twice as many after the cut before, or, where there is none, at
-    twice as many; never at a frame that ``may_start`` denies.
+    A cut is at the first key frame between ``target_frames`` and twice as many after the cut before, or, where there is none,
+    at twice as many; never at a frame that ``may_start`` denies.
     """
     if num_frames < 1 or target_frames < 1:
         raise ValueError(f"num_frames and target_frames must be at least 1, got {num_frames} and {target_frames}")
@@ -165,7 +166,9 @@ def matrix_policy(info: VideoInfo, width: int, height: int, guesses: list[str]) 
         guesses.append(f"the result is tagged {MATRIX_NAMES[code]}, since players take {width}x{height} for another matrix")
         return MATRIX_NAMES[code], code
     if info.color_space not in MATRIX_NAMES:
-        raise MediaError(f"colour matrix {info.color_space} (ITU-T H.273) is not supported; convert the source to BT.709 or BT.2020 first")
+        raise MediaError(
+            f"colour matrix {info.color_space} (ITU-T H.273) is not supported; convert the source to BT.709 or BT.2020 first"
+        )
     return MATRIX_NAMES[info.color_space], info.color_space
 
 
@@ -182,7 +185,7 @@ def encoder_formats(codec: str) -> list[str]:
 
 
 def nearest_format(codec: str, source: PlaneLayout, guesses: list[str]) -> str:
-    """The encoder's format that loses nothing of the source's depth and chroma at the least cost, or the one that loses least."""
+    """The encoder's cheapest format that loses nothing of the source's depth and chroma, or the one that loses least."""
     if source.kind == "rgb" and codec != "ffv1":
         source = PlaneLayout("yuv", source.depth)
     best, loss = "", (9.0, 0.0)
@@ -190,7 +193,11 @@ def nearest_format(codec: str, source: PlaneLayout, guesses: list[str]) -> str:
         layout = layout_of(name, source.matrix, source.full_range)
         if (layout.kind == "rgb") != (source.kind == "rgb"):
             continue
-        lost = max(0, source.depth - layout.depth) + 2 * max(0, layout.chroma_x - source.chroma_x) + 2 * max(0, layout.chroma_y - source.chroma_y)
+        lost = (
+            max(0, source.depth - layout.depth)
+            + 2 * max(0, layout.chroma_x - source.chroma_x)
+            + 2 * max(0, layout.chroma_y - source.chroma_y)
+        )
         lost += 9 * (source.kind != "gray" and layout.kind == "gray")
         samples = 1.0 if layout.kind == "gray" else 1 + 2 / 2 ** (layout.chroma_x + layout.chroma_y)
         if (lost, samples * layout.depth) < loss:
@@ -203,4 +210,6 @@ def nearest_format(codec: str, source: PlaneLayout, guesses: list[str]) -> str:
 def check_size(codec: str, pix_fmt: str, layout: PlaneLayout, width: int, height: int) -> None:
     """libx264, libx265 and SVT-AV1 want whole chroma samples. Raises ConfigError with a way out."""
     if codec != "ffv1" and (width % 2**layout.chroma_x or height % 2**layout.chroma_y):
-        raise ConfigError(f"{codec} cannot encode {width}x{height} as {pix_fmt}; use --codec ffv1, --pix-fmt yuv444p or a model of even scale")
+        raise ConfigError(
+            f"{codec} cannot encode {width}x{height} as {pix_fmt}; use --codec ffv1, --pix-fmt yuv444p or a model of even scale"
+        )

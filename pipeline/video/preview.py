@@ -29,12 +29,18 @@ def plan_only(source: str, destination: str, config: VideoConfig, listener: List
 
 
 def write_preview(job: Prepared, num_frames: int) -> dict[str, Any]:
-    """``num_frames`` frames spread over the video, bicubic on the left and the model on the right, as PNG beside the destination."""
+    """A PNG beside the destination: ``num_frames`` frames of the video, bicubic on the left and the model on the right."""
     upscaler = Upscaler.from_spec(job.model, job.config.device)
     pairs = []
     for index in np.linspace(0, job.info.num_frames - 1, num_frames + 2).round().astype(int)[1:-1]:
         frames = read_range(
-            partial(open_input, job.source), job.source, job.info, job.timeline, job.plan.source_layout, int(index), int(index) + 1
+            partial(open_input, job.source),
+            job.source,
+            job.info,
+            job.timeline,
+            job.plan.source_layout,
+            int(index),
+            int(index) + 1,
         )
         _, planes = next(frames)
         pairs.append(before_and_after(planes_to_rgb(planes, job.plan.source_layout), upscaler))

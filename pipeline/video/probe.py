@@ -51,11 +51,12 @@ class VideoInfo:
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> VideoInfo:
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
+        fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+        return cls(**fields)
 
 
 @dataclass(slots=True)
@@ -75,7 +76,7 @@ class _Scan:
 def open_media(source: str | BinaryIO, name: str) -> InputContainer:
     """An input container, or MediaError in one line. ``name`` is what the user called the source."""
     try:
-        return av.open(source, metadata_errors="replace")
+        return av.open(source, "r", metadata_errors="replace")
     except av.error.InvalidDataError as error:
         raise MediaError(f"{name}: not a readable video (no header that FFmpeg knows, or it is truncated)") from error
     except (av.error.FFmpegError, ValueError) as error:
@@ -165,11 +166,12 @@ def _decode_all(container: InputContainer, video: VideoStream, scan: _Scan) -> I
             _note_bad_packet(packet, scan, _reason(error))
             continue
         for frame in frames:
-            _note_frame(frame, scan)
+            if isinstance(frame, av.VideoFrame):
+                _note_frame(frame, scan)
             yield
 
 
-def _note_bad_packet(packet: av.Packet, scan: _Scan, reason: str) -> None:
+def _note_bad_packet(packet: av.Packet[Any], scan: _Scan, reason: str) -> None:
     if scan.first is None:
         return  # nothing to show before the first key frame
     where = "unknown time" if packet.pts is None or not packet.time_base else f"{float(packet.pts * packet.time_base):.3f} s"
@@ -186,14 +188,16 @@ def _note_frame(frame: av.VideoFrame, scan: _Scan) -> None:
     scan.num_interlaced += bool(frame.interlaced_frame)
     scan.sizes.add((frame.width, frame.height, frame.format.name))
     if frame.key_frame:
-        scan.side_data.update(str(data.type.name) for data in frame.side_data)
+        scan.side_data.update(str(data.type.name) for data in side_data(frame))
     scan.timeline.add(frame.pts, frame.duration, checksum(frame), bool(frame.key_frame))
 
 
 def _conclude(container: InputContainer, video: VideoStream, scan: _Scan, name: str) -> tuple[VideoInfo, Timeline]:
     assert scan.first is not None
     if len(scan.sizes) > 1:
-        raise MediaError(f"{name}: frames change size or format mid-stream ({sorted(scan.sizes)}); split it at the changes first")
+        raise MediaError(
+            f"{name}: frames change size or format mid-stream ({sorted(scan.sizes)}); split it at the changes first"
+        )
     if scan.num_interlaced:
         raise MediaError(
             f"{name}: interlaced ({scan.num_interlaced} of {scan.timeline.num_frames} frames); deinterlace it first, e.g. "
@@ -243,9 +247,14 @@ def _tag(of_frame: int, of_stream: int) -> int:
     return int(of_stream) if int(of_frame) == UNSPECIFIED else int(of_frame)
 
 
+def side_data(frame: av.VideoFrame) -> Iterator[Any]:
+    """The entries themselves; PyAV's container is typed as a mapping and iterates over its values."""
+    yield from frame.side_data
+
+
 def display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
     """The nine 16.16 numbers that say how to rotate and mirror the picture, where the source has them."""
-    for data in frame.side_data:
+    for data in side_data(frame):
         if data.type.name == "DISPLAYMATRIX":
             return struct.unpack("=9i", bytes(data)[:36])
     return None

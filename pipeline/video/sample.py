@@ -27,7 +27,7 @@ def write_sample(path: Path, num_frames: int = 48, size: tuple[int, int] = (192,
         audio.metadata["language"] = "eng"
         out.metadata["title"] = "SwinIR demonstration"
         for index in range(num_frames):
-            out.mux(video.encode(av.VideoFrame.from_image(picture(index, size))))
+            out.mux(video.encode(av.VideoFrame.from_ndarray(np.asarray(picture(index, size)), "rgb24")))
         out.mux(video.encode(None))
         _write_tone(out, audio, num_frames / rate)
     return path

@@ -26,7 +26,8 @@ from pipeline.video.probe import VideoInfo
 from pipeline.video.reader import read_range
 from pipeline.video.timeline import Timeline
 from swinir.colour import planes_to_rgb, rgb_to_planes
-from swinir.upscaler import ModelSpec, Upscaler
+from swinir.spec import ModelSpec
+from swinir.upscaler import Upscaler
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,9 @@ def check_codec(codec: str, container_format: str, destination: str) -> None:
         try:
             out.add_stream(codec_id, rate=25)
         except (ValueError, av.error.FFmpegError) as error:
-            raise ConfigError(f"{destination}: {container_format} cannot hold {codec} video; choose .mkv or another --codec") from error
+            raise ConfigError(
+                f"{destination}: {container_format} cannot hold {codec} video; choose .mkv or another --codec"
+            ) from error
 
 
 def plan_streams(
@@ -87,11 +89,13 @@ def plan_streams(
                 refused.append(plan)
     if refused and not drop_incompatible:
         what = ", ".join(f"stream {plan.index} ({plan.type}, {plan.codec})" for plan in refused)
-        raise ConfigError(f"{name}: {container_format} cannot hold {what}; choose an .mkv destination or pass --drop-incompatible")
+        raise ConfigError(
+            f"{name}: {container_format} cannot hold {what}; choose an .mkv destination or pass --drop-incompatible"
+        )
     return plans
 
 
-def _plan_stream(stream: Stream, packet: av.Packet | None, container_format: str) -> StreamPlan:
+def _plan_stream(stream: Stream, packet: av.Packet[Any] | None, container_format: str) -> StreamPlan:
     codec = codec_of(stream)
     refusal = dry_mux(stream, packet, container_format)
     if refusal is None:
@@ -106,9 +110,9 @@ def codec_of(stream: Stream) -> str:
     return stream.codec_context.name if stream.codec_context else "unknown"
 
 
-def first_packets(container: InputContainer, limit: int = 2000) -> dict[int, av.Packet]:
+def first_packets(container: InputContainer, limit: int = 2000) -> dict[int, av.Packet[Any]]:
     """The first packet of each stream, as far as the first ``limit`` packets hold one."""
-    found: dict[int, av.Packet] = {}
+    found: dict[int, av.Packet[Any]] = {}
     try:
         for count, packet in enumerate(container.demux()):
             if packet.size:
@@ -120,7 +124,7 @@ def first_packets(container: InputContainer, limit: int = 2000) -> dict[int, av.
     return found
 
 
-def dry_mux(stream: Stream, packet: av.Packet | None, container_format: str) -> str | None:
+def dry_mux(stream: Stream, packet: av.Packet[Any] | None, container_format: str) -> str | None:
     """Why the container refuses the stream; None where header, first packet and trailer can be written."""
     try:
         with av.open(io.BytesIO(), "w", format=container_format) as out:
@@ -133,7 +137,8 @@ def dry_mux(stream: Stream, packet: av.Packet | None, container_format: str) -> 
                 probe.time_base, probe.stream, probe.is_keyframe = packet.time_base, copied, True
                 out.mux(probe)
     except (ValueError, av.error.FFmpegError) as error:
-        return str(getattr(error, "log", None) and error.log[2].strip() or error).splitlines()[0]
+        said = getattr(error, "log", None)  # FFmpeg's own last message: level, component, text
+        return (said[2] if said else str(error)).strip().splitlines()[0]
     return None
 
 
@@ -179,7 +184,7 @@ def _copy_tags(source: Stream, target: Stream) -> None:
     target.disposition = source.disposition
 
 
-def converted(packet: av.Packet, target: Stream) -> av.Packet | None:
+def converted(packet: av.Packet[Any], target: Stream) -> av.Packet[Any] | None:
     """A mov_text packet (ISO 14496-17: length, text, style boxes) as SubRip text; None for the empty ones that fill gaps."""
     data = bytes(packet)
     text = data[2 : 2 + int.from_bytes(data[:2], "big")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -111,12 +112,10 @@ class TimelineBuilder:
         )
 
 
-def exact_times(
-    pts: Sequence[int | None], frame_ticks: Fraction, trust_pts: bool
-) -> tuple[NDArray[np.int64], list[str], bool]:
+def exact_times(pts: Sequence[int | None], frame_ticks: Fraction, trust_pts: bool) -> tuple[NDArray[np.int64], list[str], bool]:
     """Strictly rising times, what was guessed, and whether they are the decoder's own."""
     known = [value for value in pts if value is not None]
-    num_backward = sum(b <= a for a, b in zip(known, known[1:], strict=False))
+    num_backward = sum(b <= a for a, b in itertools.pairwise(known))
     if len(known) < len(pts) or not trust_pts or num_backward > len(pts) // 20:
         first = known[0] if known and trust_pts else 0
         times = np.array([first + round(i * frame_ticks) for i in range(len(pts))], np.int64)
@@ -137,6 +136,4 @@ def _with_durations(timeline: Timeline, frame_ticks: Fraction) -> Timeline:
     duration[:-1] = np.diff(timeline.pts)
     stated = int(timeline.duration[-1])
     duration[-1] = stated or (duration[-2] if len(timeline) > 1 else max(1, round(frame_ticks)))
-    return Timeline(
-        timeline.pts, duration, timeline.checksum, timeline.key, timeline.repeated, timeline.seekable
-    )
+    return Timeline(timeline.pts, duration, timeline.checksum, timeline.key, timeline.repeated, timeline.seekable)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -19,8 +20,8 @@ from swinir.colour import PlaneLayout
 
 def an_info(**changes: object) -> VideoInfo:
     plain = VideoInfo(
-        container="matroska,webm", stream=0, codec="h264", width=640, height=480, pix_fmt="yuv420p", time_base="1/1000", rate="25",
-        sample_aspect_ratio=None, display_matrix=None, color_range=0, color_space=2, color_primaries=2, color_trc=2,
+        container="matroska,webm", stream=0, codec="h264", width=640, height=480, pix_fmt="yuv420p", time_base="1/1000",
+        rate="25", sample_aspect_ratio=None, display_matrix=None, color_range=0, color_space=2, color_primaries=2, color_trc=2,
         num_frames=200, duration_s=8.0,
     )  # fmt: skip
     return replace(plain, **changes)
@@ -43,7 +44,7 @@ def test_segments_cover_every_frame_once_and_are_never_too_short(num_frames, tar
 
     assert segments[0][0] == 0
     assert segments[-1][1] == num_frames
-    assert all(a[1] == b[0] for a, b in zip(segments, segments[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(segments))
     assert all(may_start[start] for start, _ in segments)
     shortest = min(num_frames, MIN_SEGMENT_FRAMES)
     assert all(stop - start >= shortest for start, stop in segments)
@@ -67,7 +68,7 @@ def test_a_video_without_key_frames_is_cut_all_the_same() -> None:
         ("libx264", PlaneLayout("gray", 8), "gray"),
         ("libx265", PlaneLayout("yuv", 12, 0, 0), "yuv444p12le"),
         ("libsvtav1", PlaneLayout("yuv", 10, 1, 1), "yuv420p10le"),
-        ("ffv1", PlaneLayout("rgb", 8), "gbrp"),
+        ("ffv1", PlaneLayout("rgb", 8), "bgr0"),
         ("libx264", PlaneLayout("rgb", 8), "yuv444p"),
         ("libx264", PlaneLayout("yuv", 8, 2, 0), "yuv422p"),
     ],

@@ -1,0 +1,334 @@
+"""Whole jobs: every frame once, in order, on time, whatever codec and container; whatever dies on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from pipeline import local
+from pipeline.errors import ConfigError, MediaError, OutputError
+from pipeline.video.frames import rows
+from tests.media import decoded, numbers, payloads, times, write_video
+
+MILLISECOND = Fraction(1, 1000)
+H264 = {"g": "12", "bf": "3"}
+
+SOURCES = {
+    "h264 B-frames mp4": ("in.mp4", {"options": {**H264, "x264-params": "b-pyramid=normal"}}),
+    "h264 open GOP mkv": ("in.mkv", {"options": {**H264, "x264-params": "open-gop=1"}}),
+    "h264 open GOP mp4": ("in.mp4", {"options": {**H264, "x264-params": "open-gop=1"}}),
+    "h264 23.976 mov": ("in.mov", {"options": H264, "rate": Fraction(24000, 1001)}),
+    "h264 ts": ("in.ts", {"options": H264}),
+    "hevc open GOP mp4": (
+        "in.mp4",
+        {"codec": "libx265", "options": {"x265-params": "keyint=12:bframes=3:open-gop=1:log-level=error"}},
+    ),
+    "vp9 webm": (
+        "in.webm",
+        {"codec": "libvpx-vp9", "options": {"cpu-used": "8", "g": "12", "auto-alt-ref": "1", "lag-in-frames": "10"}},
+    ),
+    "av1 mp4": ("in.mp4", {"codec": "libsvtav1", "options": {"preset": "12", "g": "12"}}),
+    "mpeg2 ts": ("in.ts", {"codec": "mpeg2video", "options": {"g": "12", "bf": "2"}}),
+    "mpeg4 avi": ("in.avi", {"codec": "mpeg4", "options": {"g": "12"}}),
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_frame_comes_out_once_in_order_and_on_time(tmp_path: Path, job, name: str) -> None:
+    file, settings = SOURCES[name]
+    source = write_video(tmp_path / file, 60, **settings)
+
+    report = job(source, tmp_path / "out.mkv", segment_seconds=0.96)
+
+    assert report["segments"] > 1
+    assert numbers(tmp_path / "out.mkv", scale=2) == numbers(source) == list(range(60))
+    tolerance = MILLISECOND / 2 if file.endswith(("mkv", "webm")) else MILLISECOND
+    assert all(abs(a - b) <= tolerance for a, b in zip(times(tmp_path / "out.mkv"), times(source), strict=True))
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "libsvtav1"])
+def test_variable_frame_times_are_exact_in_mp4(tmp_path: Path, job, codec: str) -> None:
+    rng = np.random.default_rng(5)
+    pts = np.cumsum(rng.choice([20, 40, 41, 333], 60)).tolist()
+    source = write_video(tmp_path / "in.mp4", 60, pts=pts, time_base=Fraction(1, 600), options=H264)
+
+    report = job(source, tmp_path / "out.mp4", codec=codec)
+
+    assert report["segments"] > 1
+    assert times(tmp_path / "out.mp4") == times(source)
+    assert numbers(tmp_path / "out.mp4", scale=2) == list(range(60))
+
+
+@pytest.mark.parametrize("num_frames", [1, 2])
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "libsvtav1", "ffv1"])
+def test_the_shortest_videos(tmp_path: Path, job, codec: str, num_frames: int) -> None:
+    source = write_video(tmp_path / "in.mp4", num_frames)
+    assert job(source, tmp_path / "out.mkv", codec=codec)["frames_out"] == num_frames
+    assert numbers(tmp_path / "out.mkv", scale=2) == list(range(num_frames))
+
+
+@pytest.mark.parametrize(
+    "pix_fmt", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p12le", "gray", "gray10le"]
+)
+def test_c1_identity_in_ffv1_returns_every_plane_bit_for_bit(tmp_path: Path, job, pix_fmt: str) -> None:
+    source = write_video(tmp_path / "in.mkv", 3, codec="ffv1", pix_fmt=pix_fmt, size=(67, 49))
+    job(source, tmp_path / "out.mkv", model="identity", codec="ffv1")
+    for before, after in zip(decoded(source), decoded(tmp_path / "out.mkv"), strict=True):
+        assert after.format.name == pix_fmt
+        wide = 2 if max(c.bits for c in before.format.components) > 8 else 1
+        for a, b in zip(before.planes, after.planes, strict=True):
+            assert np.array_equal(rows(a, wide), rows(b, wide))
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "libsvtav1", "ffv1"])
+@pytest.mark.parametrize("tags", [(1, 1, 1, 1), (2, 5, 5, 6), (1, 9, 9, 16), (0, 2, 2, 2)])
+def test_c4_colour_tags_out_are_colour_tags_in(tmp_path: Path, job, codec: str, tags: tuple[int, ...]) -> None:
+    names = dict(zip(("color_range", "colorspace", "color_primaries", "color_trc"), tags, strict=True))
+    source = write_video(tmp_path / "in.mkv", 2, codec="ffv1", tags=names)
+    job(source, tmp_path / "out.mkv", codec=codec)
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.colorspace, context.color_primaries, context.color_trc) == tags[1:]
+        # What states no range is limited; encoders write that down.
+        assert context.color_range in {tags[0], tags[0] or 1}
+
+
+def test_audio_chapters_tags_and_rotation_go_along(tmp_path: Path, job) -> None:
+    plain = write_video(tmp_path / "plain.mp4", 50, with_audio=True)
+    source = tmp_path / "in.mp4"
+    with av.open(str(plain)) as old, av.open(str(source), "w") as new:
+        copies = {s.index: new.add_stream_from_template(s, opaque=True) for s in old.streams}
+        copies[0].set_display_rotation(90)
+        copies[1].metadata["language"] = "deu"
+        new.metadata["title"] = "Ein Film"
+        new.set_chapters([{"id": 1, "start": 0, "end": 1000, "time_base": Fraction(1, 1000), "metadata": {"title": "Anfang"}}])
+        for packet in old.demux():
+            if packet.size:
+                packet.stream = copies[packet.stream.index]
+                new.mux(packet)
+
+    job(source, tmp_path / "out.mp4")
+
+    assert payloads(tmp_path / "out.mp4", "audio") == payloads(source, "audio")
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.metadata["title"] == "Ein Film"
+        assert container.streams.audio[0].metadata["language"] == "deu"
+        assert [chapter["metadata"]["title"] for chapter in container.chapters()] == ["Anfang"]
+    assert decoded(tmp_path / "out.mp4")[0].rotation == decoded(source)[0].rotation == 90
+
+
+def test_a_second_run_does_nothing_and_another_setting_does_everything(tmp_path: Path, job) -> None:
+    source = write_video(tmp_path / "in.mp4", 60, options=H264)
+    first = job(source, tmp_path / "out.mkv")
+    bytes_of_first = (tmp_path / "out.mkv").read_bytes()
+
+    again = job(source, tmp_path / "out.mkv")
+    assert (again["frames_processed"], again["segments_reused"]) == (0, first["segments"])
+    assert job(source, tmp_path / "out.mkv", crf=30)["frames_processed"] == 60
+    assert job(source, tmp_path / "out.mkv", fresh=True)["frames_processed"] == 60
+    assert (tmp_path / "out.mkv").read_bytes() == bytes_of_first
+
+
+class StoppedError(Exception):
+    pass
+
+
+def stop_after(num_commits: int):
+    """A runner that dies, as a process does, once so many units are committed."""
+
+    def run(units, workload, ledger, options, on_event):
+        left = [num_commits]
+
+        def counting(event) -> None:
+            on_event(event)
+            left[0] -= event.kind == "committed"
+            if left[0] == 0 and event.kind == "committed":
+                raise StoppedError
+
+        return local.run_units(units, workload, ledger, options, counting)
+
+    return run
+
+
+def test_b1_a_stopped_job_goes_on_and_gives_the_same_bytes(tmp_path: Path, job) -> None:
+    source = write_video(tmp_path / "in.mp4", 120, options=H264, with_audio=True)
+    job(source, tmp_path / "whole.mp4")
+
+    with pytest.raises(StoppedError):
+        job(source, tmp_path / "out.mp4", run_units=stop_after(2))
+    assert not (tmp_path / "out.mp4").exists()
+    report = job(source, tmp_path / "out.mp4")
+
+    assert report["segments_reused"] >= 2
+    assert report["frames_processed"] < 120
+    assert (tmp_path / "out.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["in.mp4", "out.mp4", "out.mp4.report.json", "whole.mp4", "whole.mp4.report.json"]
+
+
+def test_b4_a_segment_that_was_damaged_after_its_commit_is_done_again(tmp_path: Path, job) -> None:
+    source = write_video(tmp_path / "in.mp4", 120, options=H264)
+    job(source, tmp_path / "whole.mkv")
+    with pytest.raises(StoppedError):
+        job(source, tmp_path / "out.mkv", run_units=stop_after(2))
+    damaged = next((tmp_path / "out.mkv.swinir").rglob("*.arrow"))
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+
+    job(source, tmp_path / "out.mkv")
+
+    assert (tmp_path / "out.mkv").read_bytes() == (tmp_path / "whole.mkv").read_bytes()
+
+
+def test_a_changed_source_reuses_nothing(tmp_path: Path, job) -> None:
+    source = write_video(tmp_path / "in.mp4", 120, options=H264)
+    with pytest.raises(StoppedError):
+        job(source, tmp_path / "out.mkv", run_units=stop_after(2))
+    write_video(source, 120, options={**H264, "crf": "30"})
+    assert job(source, tmp_path / "out.mkv")["segments_reused"] == 0
+
+
+def corrupted(source: Path, target: Path) -> Path:
+    """The same video with the payload of one packet in the middle overwritten."""
+    with av.open(str(source)) as container:
+        packets = [p for p in container.demux(video=0) if p.size]
+        victim = packets[len(packets) // 2]
+        content = bytearray(source.read_bytes())
+        content[victim.pos + 4 : victim.pos + victim.size] = b"\xff" * (victim.size - 4)
+    target.write_bytes(content)
+    return target
+
+
+def test_a5_a_bad_packet_stops_the_job_or_is_repeated_and_listed(tmp_path: Path, job) -> None:
+    clean = write_video(tmp_path / "clean.mp4", 60, options={"g": "60", "bf": "0", "x264-params": "ref=1"})
+    source = corrupted(clean, tmp_path / "in.mp4")
+
+    with pytest.raises(MediaError, match="--on-decode-error repeat"):
+        job(source, tmp_path / "out.mkv")
+    assert not (tmp_path / "out.mkv").exists()
+    report = job(source, tmp_path / "out.mkv", on_decode_error="repeat")
+
+    assert report["exit_code"] == 3
+    assert report["video"]["damage"]
+    assert report["frames_out"] == 60
+    assert times(tmp_path / "out.mkv") == times(clean)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_truncated_file_is_recognised(tmp_path: Path, job, suffix: str) -> None:
+    whole = write_video(tmp_path / f"whole{suffix}", 100, options={**H264, "movflags": "faststart"}, rate=10)
+    if suffix == ".mp4":  # the index must come first, or nothing at all can be read
+        moved = tmp_path / "moved.mp4"
+        with av.open(str(whole)) as old, av.open(str(moved), "w", options={"movflags": "faststart"}) as new:
+            copy = new.add_stream_from_template(old.streams[0])
+            for packet in old.demux():
+                if packet.size:
+                    packet.stream = copy
+                    new.mux(packet)
+        whole = moved
+    source = tmp_path / f"in{suffix}"
+    source.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+    with pytest.raises(MediaError, match="truncated"):
+        job(source, tmp_path / "out.mkv")
+    assert not (tmp_path / "out.mkv").exists()
+
+
+def test_inputs_that_are_no_video_end_in_one_line(tmp_path: Path, job) -> None:
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.mp4").write_text("not a video at all " * 100)
+    with av.open(str(tmp_path / "sound.mp4"), "w") as out:
+        audio = out.add_stream("aac", rate=48000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        frame.sample_rate = 48000
+        out.mux(audio.encode(frame))
+        out.mux(audio.encode(None))
+    for name, said in {
+        "missing.mp4": "missing",
+        "empty.mp4": "empty",
+        "text.mp4": "not a readable",
+        "sound.mp4": "no video",
+    }.items():
+        with pytest.raises((MediaError, ConfigError)) as caught:
+            job(tmp_path / name, tmp_path / "out.mkv")
+        assert "\n" not in str(caught.value)
+        assert name in str(caught.value), said
+    with pytest.raises((MediaError, ConfigError)):
+        job(tmp_path, tmp_path / "out.mkv")
+
+
+def test_requests_that_cannot_be_met_end_before_any_work(tmp_path: Path, job) -> None:
+    source = write_video(tmp_path / "in.mp4", 5)
+    with pytest.raises(ConfigError, match=r"unknown ending '.xyz'"):
+        job(source, tmp_path / "out.xyz")
+    with pytest.raises(ConfigError, match="cannot hold libx264"):
+        job(source, tmp_path / "out.webm")
+    with pytest.raises(ConfigError, match="create it first"):
+        job(source, tmp_path / "nowhere" / "out.mkv")
+    with pytest.raises(ConfigError, match="nearest-x2"):
+        job(source, tmp_path / "out.mkv", model="nearest-x22")
+    (tmp_path / "mine.mkv").write_bytes(b"precious")
+    with pytest.raises(ConfigError, match="--overwrite"):
+        job(source, tmp_path / "mine.mkv")
+    assert (tmp_path / "mine.mkv").read_bytes() == b"precious"
+
+
+def test_two_jobs_on_one_destination(tmp_path: Path, job) -> None:
+    source = write_video(tmp_path / "in.mp4", 30)
+
+    def run_another(units, workload, ledger, options, on_event):
+        with pytest.raises(ConfigError, match="another running command"):
+            job(source, tmp_path / "out.mkv")
+        return local.run_units(units, workload, ledger, options, on_event)
+
+    assert job(source, tmp_path / "out.mkv", run_units=run_another)["frames_out"] == 30
+
+
+def test_subtitles_that_the_container_refuses_stop_the_job_with_a_remedy(tmp_path: Path, job, shared: Path) -> None:
+    source = shared / "data/video/subs_pgs_ac3.mkv"
+    with pytest.raises(
+        ConfigError, match=r"stream 2 \(subtitle, pgssub\); choose an .mkv destination or pass --drop-incompatible"
+    ):
+        job(source, tmp_path / "out.mp4")
+    streams = job(source, tmp_path / "out.mp4", drop_incompatible=True)["streams"]
+    assert [s["action"] for s in streams] == ["upscale", "copy", "drop"]
+
+
+def test_the_report_tells_what_was_done(tmp_path: Path, job) -> None:
+    source = write_video(tmp_path / "in.mp4", 30, with_audio=True)
+    report = job(source, tmp_path / "out file ü%.mkv")
+    assert json.loads((tmp_path / "out file ü%.mkv.report.json").read_text()) == report
+    expected = {
+        "frames_in": 30,
+        "frames_out": 30,
+        "frames_repaired": [],
+        "frames_processed": 30,
+        "model": "nearest-x2",
+        "exit_code": 0,
+    }
+    assert {key: report[key] for key in expected} == expected
+    assert [stream["action"] for stream in report["streams"]] == ["upscale", "copy"]
+
+
+def test_a_full_disk_leaves_nothing_and_resumes(tmp_path: Path, job, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_video(tmp_path / "in.mp4", 60, options=H264)
+    real = shutil.copyfile
+
+    import pipeline.video.assemble as module
+
+    def full(*_args: object, **_settings: object) -> None:
+        raise OutputError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "merge", full)
+        with pytest.raises(OutputError):
+            job(source, tmp_path / "out.mkv")
+    assert shutil.copyfile is real
+    assert not (tmp_path / "out.mkv").exists()
+    assert job(source, tmp_path / "out.mkv")["frames_processed"] == 0
