@@ -39,6 +39,9 @@ def main() -> None:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from where it was", file=sys.stderr)
         sys.exit(130)
+    except MemoryError:
+        print("error: out of memory; try a smaller --tile or fewer --workers", file=sys.stderr)
+        sys.exit(4)
     except BrokenPipeError:
         # The reader of our output has gone; nothing can be told to it any more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,3 +1,20 @@
 """Media, storage and the distributed run."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.api import upscale_video
+
+__all__ = ["__version__", "upscale_video"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+    # Ray, torch and FFmpeg load with the first use, not with the import.
+    if name == "upscale_video":
+        from pipeline.api import upscale_video
+
+        return upscale_video
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -66,7 +66,9 @@ def connected(address: str | None, workload: Workload) -> Iterator[bool]:
 
 
 def _local_arguments() -> dict[str, Any]:
-    return {"address": "local", "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+    # Ray counts the machine's cores, which a container or taskset may not let us use.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"address": "local", "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES, "num_cpus": cores}
 
 
 @contextmanager

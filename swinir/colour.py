@@ -2,7 +2,9 @@
 
 ITU-T H.273 (section 8.3): code values to analogue R'G'B' by matrix coefficients, range and bit depth. Nothing is clamped on
 the way to RGB, so that what lies outside the RGB cube (super-white, wide chroma) survives; the one clamp is on the final codes.
-Chroma is repeated going up and averaged going down: inverses of one another, so an unchanged picture returns bit for bit.
+Going down, chroma is averaged; going up it is repeated, or sloped within each sample so that its average stays (a limited linear
+reconstruction: van Leer, "Towards the ultimate conservative difference scheme IV", 1977). Averaging undoes both, so an unchanged
+picture returns bit for bit.
 """
 
 from __future__ import annotations
@@ -54,8 +56,11 @@ class PlaneLayout:
         return middle, float(2**self.depth - 1) if self.full_range else float(224 << (self.depth - 8))
 
 
-def planes_to_rgb(planes: Sequence[Tensor], layout: PlaneLayout) -> Tensor:
-    """Planes (H, W) uint8 or uint16, chroma smaller -> (3, H, W) float32 R'G'B', nominally [0, 1], not clamped."""
+def planes_to_rgb(planes: Sequence[Tensor], layout: PlaneLayout, smooth_chroma: bool = False) -> Tensor:
+    """Planes (H, W) uint8 or uint16, chroma smaller -> (3, H, W) float32 R'G'B', nominally [0, 1], not clamped.
+
+    ``smooth_chroma`` slopes the chroma, for networks; without it every chroma sample is repeated, as nearest neighbours are.
+    """
     zero, step = layout.luma_scale
     if layout.kind == "rgb":
         return torch.stack([plane.float() / step for plane in planes])
@@ -64,7 +69,13 @@ def planes_to_rgb(planes: Sequence[Tensor], layout: PlaneLayout) -> Tensor:
         return y.expand(3, -1, -1)
     middle, chroma_step = layout.chroma_scale
     height, width = y.shape
-    u, v = (_repeat((plane.float() - middle) / chroma_step, layout)[:height, :width] for plane in planes[1:3])
+    across, down = 2**layout.chroma_x, 2**layout.chroma_y
+    u, v = (
+        _enlarge(_enlarge((plane.float() - middle) / chroma_step, across, 1, smooth_chroma), down, 0, smooth_chroma)[
+            :height, :width
+        ]
+        for plane in planes[1:3]
+    )
     kr, kb = MATRICES[layout.matrix]
     kg = 1 - kr - kb
     r = y + 2 * (1 - kr) * v
@@ -94,12 +105,21 @@ def _codes(values: Tensor, depth: int) -> Tensor:
     return codes.to(torch.uint8) if depth == 8 else codes.to(torch.int32).to(torch.uint16)
 
 
-def _repeat(plane: Tensor, layout: PlaneLayout) -> Tensor:
-    if layout.chroma_y:
-        plane = plane.repeat_interleave(2**layout.chroma_y, dim=0)
-    if layout.chroma_x:
-        plane = plane.repeat_interleave(2**layout.chroma_x, dim=1)
-    return plane
+def _enlarge(plane: Tensor, factor: int, dim: int, smooth: bool) -> Tensor:
+    """Each sample ``factor`` times along ``dim``; with ``smooth`` as a slope whose mean is the sample."""
+    repeated = plane.repeat_interleave(factor, dim=dim)
+    size = plane.shape[dim]
+    if factor == 1 or not smooth or size < 3:
+        return repeated
+    step = plane.diff(dim=dim)
+    before, after = step.narrow(dim, 0, size - 2), step.narrow(dim, 1, size - 2)
+    slope = torch.minimum(2 * torch.minimum(before.abs(), after.abs()), (before + after).abs() / 2) * before.sign()
+    slope = torch.where(before * after > 0, slope, 0.0)
+    # The outermost samples stay flat: part of them may lie outside an odd-sized picture.
+    flat = torch.zeros_like(plane.narrow(dim, 0, 1))
+    slope = torch.cat([flat, slope, flat], dim=dim).repeat_interleave(factor, dim=dim)
+    offset = ((torch.arange(factor, device=plane.device) + 0.5) / factor - 0.5).repeat(size)
+    return repeated + slope * (offset[:, None] if dim == 0 else offset)
 
 
 def _average(chroma: Tensor, layout: PlaneLayout) -> Tensor:

@@ -128,12 +128,17 @@ class SwinIR(nn.Module):
         height, width = x.shape[-2:]
         x = pad_to_windows(x, self.config.window_size)
         x = (x - self.mean) * self.config.img_range
-        x = self._reconstruct(x)
+        # Autocast, where the trainer has it on, is for the body alone: see set_body_dtype.
+        with torch.autocast(x.device.type, enabled=False):
+            shallow = self.conv_first(x)
+        body = self._body(shallow)
+        with torch.autocast(x.device.type, enabled=False):
+            x = self._head(self.conv_after_body(body).to(shallow.dtype) + shallow, x)
         x = x / self.config.img_range + self.mean
         return x[..., : height * self.config.upscale, : width * self.config.upscale]
 
-    def _deep_features(self, shallow: Tensor) -> Tensor:
-        """The transformer body with the long skip: (B, C, H, W) float32 in and out."""
+    def _body(self, shallow: Tensor) -> Tensor:
+        """The transformer body: (B, C, H, W) float32 in, the body's dtype out."""
         x = shallow.to(self.norm.weight.dtype)
         batch, _, height, width = x.shape
         plain = window_layout(batch, height, width, self.config.window_size, 0, x.device)
@@ -141,11 +146,10 @@ class SwinIR(nn.Module):
         x = self.patch_embed.norm(x.permute(0, 2, 3, 1)).reshape(-1, x.shape[1])
         for group in self.layers:
             x = group(x, plain, shifted)
-        x = self.norm(x).view(batch, height, width, -1).permute(0, 3, 1, 2)
-        return self.conv_after_body(x).to(shallow.dtype) + shallow
+        return self.norm(x).to(self.norm.weight.dtype).view(batch, height, width, -1).permute(0, 3, 1, 2)
 
-    def _reconstruct(self, x: Tensor) -> Tensor:
-        features = self._deep_features(self.conv_first(x))
+    def _head(self, features: Tensor, x: Tensor) -> Tensor:
+        """Features (B, C, H, W) to pixels; ``x`` is the padded input, which restoration at the same size adds to."""
         match self.config.upsampler:
             case "":
                 return x + self.conv_last(features)

@@ -54,8 +54,12 @@ class Prepared:
 
     @property
     def warnings(self) -> list[str]:
-        dropped = [f"stream {s.index} ({s.type}, {s.codec}) is dropped: {s.reason}" for s in self.streams if s.action == "drop"]
-        return [*self.info.warnings, *dropped, *self.info.damage]
+        changed = [
+            f"stream {s.index} ({s.type}, {s.codec}): {s.action}: {s.reason}"
+            for s in self.streams
+            if s.action in ("drop", "convert")
+        ]
+        return [*self.info.warnings, *changed, *self.info.damage]
 
 
 def upscale_video(
@@ -160,13 +164,16 @@ def lease(destination: str) -> Iterator[None]:
     lock_path = folder / f".{Path(path).name}.lock"
     try:
         with FileLock(lock_path, timeout=0):
-            yield
+            try:
+                yield
+            finally:
+                lock_path.unlink(missing_ok=True)
     except Timeout as error:
         raise ConfigError(f"{destination} is being made by another running command") from error
     except OSError as error:
-        raise ConfigError(f"cannot write in {folder}: {error.strerror or error}") from error
-    finally:
-        lock_path.unlink(missing_ok=True)
+        raise OutputError(
+            f"cannot write in {folder}: {error.strerror or error}; the same command goes on from there"
+        ) from error
 
 
 def prepare(

@@ -43,7 +43,7 @@ def write_preview(job: Prepared, num_frames: int) -> dict[str, Any]:
             int(index) + 1,
         )
         _, planes = next(frames)
-        pairs.append(before_and_after(planes_to_rgb(planes, job.plan.source_layout), upscaler))
+        pairs.append(before_and_after(planes_to_rgb(planes, job.plan.source_layout, smooth_chroma=True), upscaler))
     store, name = split_url(job.destination)
     key = f"{PurePosixPath(name).stem}.preview.png"
     png = io.BytesIO()

@@ -30,6 +30,9 @@ from swinir.spec import ModelSpec
 from swinir.upscaler import Upscaler
 
 
+DEVICE_PIXELS = 64 << 20  # larger pictures stay in host memory, and only their tiles go to the device
+
+
 @dataclass(frozen=True)
 class SegmentWorkload:
     """All that a worker needs to upscale any segment of one video."""
@@ -85,6 +88,9 @@ class SegmentRunner:
                 "num_frames": stop - start,
                 "size_bytes": path.stat().st_size,
                 "sha256": _sha256(path),
+                "precision": self._upscaler.precision,
+                "tile": self._upscaler.tile,
+                "nonfinite_tiles": self._upscaler.nonfinite_tiles,
                 "extradata": base64.b64encode(extradata).decode(),
                 "reorder_depth": reorder_depth([packet.pts for packet in read_packets(path)]),
             }
@@ -102,9 +108,12 @@ class SegmentRunner:
                 yield index, last[1]
 
     def _upscale(self, planes: list[Tensor]) -> list[Tensor]:
+        encode = self._job.plan.encode
         with self._model_lock, torch.inference_mode():
-            device = self._upscaler.device
-            rgb = planes_to_rgb([plane.to(device) for plane in planes], self._job.plan.source_layout)
+            small = encode.width * encode.height <= DEVICE_PIXELS
+            device = self._upscaler.device if small else torch.device("cpu")
+            smooth = self._job.model.weights is not None
+            rgb = planes_to_rgb([plane.to(device) for plane in planes], self._job.plan.source_layout, smooth)
             rgb = self._upscaler.upscale(rgb[None])[0]
             return [plane.cpu() for plane in rgb_to_planes(rgb, self._job.plan.target_layout)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -69,3 +70,11 @@ def test_the_same_run_resumes_and_another_is_refused(ledger: Ledger) -> None:
 )
 def test_the_first_difference_is_named(old: object, new: object, found: object) -> None:
     assert first_difference(old, new) == found
+
+
+def test_a_commit_can_be_taken_back(tmp_path: Path) -> None:
+    ledger = Ledger(Store(str(tmp_path)))
+    ledger.commit("a", {"key": "damaged"})
+    ledger.forget("a")
+    assert ledger.record("a") is None
+    assert ledger.commit("a", {"key": "sound"})

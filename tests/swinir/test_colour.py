@@ -31,10 +31,11 @@ LAYOUTS = [
 ] + [PlaneLayout("rgb", 8), PlaneLayout("rgb", 10)]
 
 
+@pytest.mark.parametrize("smooth", [False, True])
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-def test_an_unchanged_picture_returns_bit_for_bit(layout: PlaneLayout) -> None:
+def test_an_unchanged_picture_returns_bit_for_bit(layout: PlaneLayout, smooth: bool) -> None:
     planes = random_planes(layout)
-    for before, after in zip(planes, rgb_to_planes(planes_to_rgb(planes, layout), layout), strict=True):
+    for before, after in zip(planes, rgb_to_planes(planes_to_rgb(planes, layout, smooth), layout), strict=True):
         assert before.dtype == after.dtype
         assert torch.equal(before.int(), after.int())
 
@@ -46,6 +47,22 @@ def test_nearest_neighbours_are_the_planes_nearest_neighbours(layout: PlaneLayou
     for before, after in zip(planes, rgb_to_planes(rgb, layout), strict=True):
         wanted = before.int().repeat_interleave(2, dim=0).repeat_interleave(2, dim=1)[: after.shape[0], : after.shape[1]]
         assert torch.equal(wanted, after.int())
+
+
+def test_smooth_chroma_is_a_ramp_where_the_samples_are_one_and_never_overshoots() -> None:
+    layout = PlaneLayout("yuv", 8, 1, 1)
+    grey = torch.full((8, 16), 126, dtype=torch.uint8)
+    ramp = torch.arange(100, 164, 8, dtype=torch.uint8).expand(4, 8)
+    step = torch.tensor([100] * 4 + [150] * 4, dtype=torch.uint8).expand(4, 8)
+    neutral = torch.full((4, 8), 128, dtype=torch.uint8)
+
+    def blue_difference(chroma: torch.Tensor) -> torch.Tensor:
+        """The U that each pixel was given, in code values."""
+        rgb = planes_to_rgb([grey, chroma, neutral], layout, smooth_chroma=True)
+        return rgb_to_planes(rgb, PlaneLayout("yuv", 8))[1][3].float()
+
+    assert torch.equal(blue_difference(ramp)[2:-2].diff(), torch.full((11,), 4.0))
+    assert torch.equal(blue_difference(step), torch.tensor([100.0] * 8 + [150.0] * 8))
 
 
 def test_primary_red_has_the_code_values_of_the_standard() -> None:

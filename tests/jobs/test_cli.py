@@ -1,0 +1,216 @@
+"""The command line as a user meets it: help, refusals in one line, and real runs with Ray in processes of their own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from jobs import cli
+from tests.media import numbers, payloads, write_video
+
+FAST = ("--model", "nearest-x2", "--preset", "ultrafast")
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def swinir(monkeypatch, capsys):
+    """Run a command in this process."""
+
+    def run(*arguments: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["swinir", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return Ended(stop.value.code or 0, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def clip(tmp_path):
+    return write_video(tmp_path / "in.mp4", 60, options={"g": "12"}, with_audio=True)
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    """Run a command in a process group of its own, as a shell does, with a Ray of its own."""
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "jobs.cli", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> Ended:
+    out, err = process.communicate(timeout=300)
+    return Ended(process.returncode, out, err)
+
+
+@pytest.mark.parametrize("command", [(), ("video",), ("models",), ("eval",), ("train",), ("demo",)], ids=" ".join)
+def test_every_command_explains_itself(swinir, command):
+    ended = swinir(*command, "--help")
+    assert ended.code == 0
+    assert "Usage" in ended.out
+    assert ended.err == ""
+
+
+def test_the_help_says_what_the_exit_codes_mean(swinir):
+    words = " ".join(swinir("--help").out.split())
+    assert all(f"{code} " in words for code in (0, 2, 3, 4, 130))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("--model", "lightwight-x2"), "did you mean 'lightweight-x2'?"),
+        (("--codec", "h264"), "'libx265'"),
+        (("--crf", "99"), "less than or equal to 63"),
+        (("--codec", "ffv1", "--crf", "1"), "takes no crf"),
+        (("--tile", "1"), "tile"),
+        (("--stream", "7"), "stream 7 is not a video stream"),
+        (("--config", "none.yaml"), "cannot read none.yaml"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_and_nothing_is_written(swinir, clip, change, message):
+    ended = swinir("video", clip, clip.with_name("out.mp4"), *FAST, *change, "--dry-run")
+    assert ended.code == 2
+    assert [line for line in ended.err.splitlines() if line != "probing"] == [ended.err.splitlines()[-1]]
+    assert ended.err.splitlines()[-1].startswith("error: ")
+    assert message in ended.err
+    assert ended.out == ""
+    assert os.listdir(clip.parent) == ["in.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "message"),
+    [
+        ("none.mp4", "out.mp4", "no such file"),
+        ("empty.mp4", "out.mp4", "empty.mp4: "),
+        ("in.mp4", "out.xyz", "unknown ending '.xyz'"),
+    ],
+)
+def test_a_wrong_file_is_one_line(swinir, clip, monkeypatch, source, destination, message):
+    monkeypatch.chdir(clip.parent)
+    Path("empty.mp4").touch()
+    ended = swinir("video", source, destination, *FAST, "--dry-run")
+    assert ended.code == 2
+    assert len(ended.err.splitlines()) == 1
+    assert ended.err.startswith("error: ")
+    assert message in ended.err
+
+
+def test_an_option_that_is_none_is_refused(swinir, clip):
+    ended = swinir("video", clip, clip.with_name("out.mp4"), "--modle", "nearest-x2")
+    assert ended.code == 2
+    assert "--model" in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_an_unknown_key_of_a_file_is_named_with_the_nearest(swinir, clip):
+    settings = clip.with_name("run.yaml")
+    settings.write_text("segment_second: 5\n")
+    ended = swinir("video", clip, clip.with_name("out.mp4"), "--config", settings)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == f"error: unknown key 'segment_second' in {settings}; did you mean 'segment_seconds'?\n"
+
+
+def test_options_win_over_the_file(swinir, clip):
+    settings = clip.with_name("run.yaml")
+    settings.write_text("model: nearest-x2\ncodec: ffv1\n")
+    command = ("video", clip, clip.with_name("out.mkv"), "--config", settings, "--dry-run", "--json")
+    assert json.loads(swinir(*command).out.splitlines()[-1])["size"] == "64x48 -> 128x96"
+    plan = json.loads(swinir(*command, "--model", "nearest-x3").out.splitlines()[-1])
+    assert plan["size"] == "64x48 -> 192x144"
+    assert plan["encoder"].startswith("ffv1 ")
+
+
+def test_dry_run_shows_the_plan_and_writes_nothing(swinir, clip):
+    ended = swinir("video", clip, clip.with_name("out.mkv"), *FAST, "--dry-run")
+    assert ended.code == 0
+    for words in ("64x48 -> 128x96", "60", "libx264 yuv420p", "1 audio aac: copy"):
+        assert words in ended.out
+    assert os.listdir(clip.parent) == ["in.mp4"]
+
+
+def test_models_as_json(swinir):
+    ended = swinir("models", "--json")
+    rows = {row["model"]: row for row in json.loads(ended.out)}
+    assert rows["lightweight-x2"]["scale"] == 2
+    assert rows["nearest-x2"]["weights"] == "none needed"
+
+
+def test_a_video_with_ray_and_a_second_time(clip):
+    target = clip.with_name("out.mp4")
+    command = ("video", clip, target, *FAST, "--json")
+
+    ended = finish(start(*command))
+
+    assert (ended.code, ended.err) == (0, "")
+    lines = [json.loads(line) for line in ended.out.splitlines()]
+    report = lines[-1]
+    assert [line["phase"] for line in lines if "total" in line and "frames" not in line] == [
+        "probing", "upscaling", "joining", "verifying",
+    ]  # fmt: skip
+    assert (report["frames_in"], report["frames_out"], report["frames_processed"]) == (60, 60, 60)
+    assert report == json.loads(target.with_name("out.mp4.report.json").read_text())
+    assert numbers(target, scale=2) == list(range(60))
+    assert payloads(target, "audio") == payloads(clip, "audio")
+    assert sorted(os.listdir(clip.parent)) == ["in.mp4", "out.mp4", "out.mp4.report.json"]
+
+    before = target.stat()
+    again = finish(start(*command))
+
+    assert again.code == 0
+    assert json.loads(again.out.splitlines()[-1]) == {**report, "frames_processed": 0, "segments_reused": report["segments"]}
+    assert target.stat() == before
+
+
+@pytest.mark.slow
+def test_b1_killed_half_way_the_same_command_gives_the_same_bytes(tmp_path):
+    source = write_video(tmp_path / "in.mp4", 200, size=(480, 272), options={"g": "12"}, with_audio=True)
+    (tmp_path / "whole").mkdir()
+    options = ("--model", "nearest-x2", "--segment-seconds", "1", "--json")
+    command = ("video", source, tmp_path / "out.mp4", *options)
+    assert finish(start("video", source, tmp_path / "whole" / "out.mp4", *options)).code == 0
+
+    killed = start(*command)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("out.mp4.swinir/*/commits/*")):
+        assert killed.poll() is None, finish(killed)
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(killed.pid, signal.SIGKILL)
+    finish(killed)
+    assert not (tmp_path / "out.mp4").exists()
+
+    ended = finish(start(*command))
+
+    assert (ended.code, ended.err) == (0, "")
+    report = json.loads(ended.out.splitlines()[-1])
+    assert 0 < report["segments_reused"] < report["segments"]
+    assert report["frames_processed"] < report["frames_out"] == 200
+    assert sha256(tmp_path / "out.mp4") == sha256(tmp_path / "whole" / "out.mp4")
+    assert sorted(os.listdir(tmp_path)) == ["in.mp4", "out.mp4", "out.mp4.report.json", "whole"]
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,50 @@
+"""Every file in configs/ is read by the code that a user's file goes through, and says what it claims to."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from jobs.train import read_settings, train_config
+from pipeline.config import VideoConfig, build_config
+from pipeline.video.streams import check_codec
+from swinir.presets import preset
+from swinir.training import TrainConfig
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+VIDEO = sorted(CONFIGS.glob("video*.yaml"))
+TRAIN = sorted((CONFIGS / "train").glob("*.yaml"))
+
+
+def test_every_file_has_a_loader():
+    assert sorted(CONFIGS.rglob("*.*")) == sorted([*VIDEO, *TRAIN])
+
+
+@pytest.mark.parametrize("path", VIDEO, ids=lambda path: path.name)
+def test_video_settings_load(path):
+    config = build_config(path, {})
+    assert preset(config.model).name == config.model
+    check_codec(config.codec, "matroska", "out.mkv")
+
+
+def test_the_spelled_out_defaults_are_the_defaults_and_all_of_them():
+    path = CONFIGS / "video.yaml"
+    assert build_config(path, {}) == VideoConfig()
+    assert set(yaml.safe_load(path.read_text())) == set(VideoConfig.model_fields)
+
+
+@pytest.mark.parametrize("codec", ["libx265", "libsvtav1", "ffv1"])
+def test_another_codec_over_the_defaults_gets_its_own_quality(codec):
+    assert build_config(CONFIGS / "video.yaml", {"codec": codec}) == VideoConfig(codec=codec)
+
+
+@pytest.mark.parametrize("path", TRAIN, ids=lambda path: path.name)
+def test_training_settings_load(path):
+    settings = read_settings(path)
+    assert set(settings) == {field.name for field in fields(TrainConfig)}
+    config = train_config(settings, "cpu")
+    assert config.model == preset(path.stem).config
+    assert config.learning_rate == 1e-3

@@ -1,0 +1,82 @@
+"""Imports point one way: jobs -> pipeline -> swinir, low modules know no higher ones, and one file knows Ray."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+ALLOWED = {
+    "swinir": {"swinir", "torch", "numpy", "safetensors", "PIL", "platformdirs", "filelock"},
+    "pipeline": {
+        "pipeline", "swinir", "torch", "numpy", "av", "pyarrow", "fsspec", "filelock", "PIL", "pydantic", "rich", "yaml",
+    },
+    "jobs": {"jobs", "pipeline", "swinir", "numpy", "PIL", "rich", "typer", "yaml"},
+}  # fmt: skip
+
+# Each module of pipeline/ imports only those before it.
+ORDER = [
+    "errors", "config", "retry", "folders", "storage", "units", "ledger", "commands", "scheduler", "worker", "driver",
+    "stages", "report", "local", "cluster",
+    "video.timeline", "video.frames", "video.packets", "video.probe", "video.plan", "video.encode", "video.streams",
+    "video.reader", "video.assemble", "video.segment", "video.job", "video.preview", "video.sample", "api",
+]  # fmt: skip
+
+MODULES = sorted(path.relative_to(ROOT) for top in ALLOWED for path in (ROOT / top).rglob("*.py"))
+each_module = pytest.mark.parametrize("path", MODULES, ids=str)
+
+
+def imported(path: Path) -> set[str]:
+    """The full names of all that a file imports, anywhere in it; ``from a import b`` counts as a and as a.b."""
+    names = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+@each_module
+def test_imports_follow_the_layers(path):
+    ray = {"ray"} if path.as_posix() == "pipeline/cluster.py" else set()
+    extra = {name.partition(".")[0] for name in imported(path)} - ALLOWED[path.parts[0]] - sys.stdlib_module_names - ray
+    assert not extra, f"{path} may not import {', '.join(sorted(extra))}"
+
+
+def test_every_module_of_the_pipeline_has_its_place():
+    names = [name_of(path) for path in MODULES if path.parts[0] == "pipeline" and path.name != "__init__.py"]
+    assert sorted(ORDER) == sorted(names)
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_low_modules_know_no_higher_ones(name):
+    known = ORDER[: ORDER.index(name)]
+    path = Path("pipeline", *name.split(".")).with_suffix(".py")
+    higher = imported(path) & {f"pipeline.{other}" for other in ORDER if other not in known}
+    assert not higher, f"{path} may not import {', '.join(sorted(higher))}"
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if "video" in path.parts], ids=str)
+def test_a_workload_takes_its_runner_as_an_argument(path):
+    assert not imported(path) & {"pipeline.cluster", "pipeline.local"}
+
+
+@pytest.mark.parametrize("package", ["swinir", "pipeline"])
+def test_importing_a_package_loads_nothing_heavy(package):
+    code = f"import sys, {package}; print(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in result.stdout.split()}
+    assert not loaded & {"torch", "numpy", "av", "ray", "pyarrow", "fsspec", "pydantic", "rich", "PIL"}
+    assert result.stderr == ""
+
+
+def name_of(path: Path) -> str:
+    """``pipeline/video/plan.py`` -> ``video.plan``"""
+    return ".".join(path.with_suffix("").parts[1:])
