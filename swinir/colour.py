@@ -2,9 +2,9 @@
 
 ITU-T H.273 (section 8.3): code values to analogue R'G'B' by matrix coefficients, range and bit depth. Nothing is clamped on
 the way to RGB, so that what lies outside the RGB cube (super-white, wide chroma) survives; the one clamp is on the final codes.
-Going down, chroma is averaged; going up it is repeated, or sloped within each sample so that its average stays (a limited linear
-reconstruction: van Leer, "Towards the ultimate conservative difference scheme IV", 1977). Averaging undoes both, so an unchanged
-picture returns bit for bit.
+Going down, chroma is averaged; going up it is repeated, or sloped within each sample so that its average stays (a limited
+linear reconstruction: van Leer, "Towards the ultimate conservative difference scheme IV", 1977). Averaging undoes both, so an
+unchanged picture returns bit for bit.
 """
 
 from __future__ import annotations

@@ -29,7 +29,6 @@ from swinir.colour import planes_to_rgb, rgb_to_planes
 from swinir.spec import ModelSpec
 from swinir.upscaler import Upscaler
 
-
 DEVICE_PIXELS = 64 << 20  # larger pictures stay in host memory, and only their tiles go to the device
 
 
