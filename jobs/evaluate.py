@@ -9,7 +9,7 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
 import typer
@@ -18,10 +18,10 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.errors import ConfigError, MediaError
-from swinir.metrics import Image as Picture
-from swinir.metrics import psnr_ssim_y
-from swinir.resize import resize_uint8
-from swinir.upscaler import Upscaler
+
+if TYPE_CHECKING:  # torch loads with the first use: the command line's help does without
+    from swinir import Upscaler
+    from swinir.metrics import Image as Picture
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
 
@@ -47,6 +47,8 @@ def evaluate(
     json_only: Annotated[bool, typer.Option("--json", help="Print the JSON line alone.")] = False,
 ) -> None:
     """Print PSNR and SSIM on luma per image, bicubic beside them; the last line is JSON."""
+    from swinir import Upscaler
+
     pairs = pair_images(lr, hr)
     try:
         upscaler = Upscaler(model, weights=weights, device=device, precision=precision, tile=tile)
@@ -96,6 +98,9 @@ def read_rgb(path: Path) -> Picture:
 
 def score(upscaler: Upscaler, small: Path, large: Path) -> Scores:
     """PSNR and SSIM of the model and of bicubic; ``large`` may exceed a multiple of the scale, as uncropped originals do."""
+    from swinir.metrics import psnr_ssim_y
+    from swinir.resize import resize_uint8
+
     scale = upscaler.scale
     lr, hr = read_rgb(small), read_rgb(large)
     height, width = lr.shape[0] * scale, lr.shape[1] * scale

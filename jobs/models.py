@@ -8,15 +8,15 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from swinir.checkpoint import parameter_shapes
-from swinir.presets import PRESETS, Preset
-from swinir.weights import bundled_file, cached_file
+
+if TYPE_CHECKING:  # torch loads with the first use: the command line's help does without
+    from swinir.presets import Preset
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,8 @@ class Row:
 
 def models(json_only: Annotated[bool, typer.Option("--json", help="One JSON line instead of the table.")] = False) -> None:
     """List the models: task, scale, size, and where the weights are."""
+    from swinir.presets import PRESETS
+
     rows = [describe_preset(preset) for preset in PRESETS.values()]
     if json_only:
         print(json.dumps([asdict(row) for row in rows]))
@@ -47,6 +49,8 @@ def models(json_only: Annotated[bool, typer.Option("--json", help="One JSON line
 
 def describe_preset(preset: Preset) -> Row:
     """What the table says of a preset."""
+    from swinir.checkpoint import parameter_shapes
+
     if preset.config is None or preset.published is None:
         return Row(preset.name, preset.task, preset.scale, 0, None, "none needed")
     parameters = sum(math.prod(shape) for shape in parameter_shapes(preset.config).values())
@@ -55,6 +59,8 @@ def describe_preset(preset: Preset) -> Row:
 
 def where_weights_are(preset: Preset) -> str:
     """ "bundled", "cached" or "to download": what naming the model will use or do."""
+    from swinir.weights import bundled_file, cached_file
+
     if bundled_file(preset).exists():
         return "bundled"
     return "cached" if cached_file(preset).exists() else "to download"

@@ -10,19 +10,16 @@ import difflib
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
 
 from jobs.evaluate import images_in, pair_images, read_rgb
 from pipeline.errors import ConfigError
-from swinir.checkpoint import to_bytes
-from swinir.presets import preset
-from swinir.training import Pair, Patches, TrainConfig, Trainer, training_pictures
-from swinir.upscaler import choose_device, choose_precision
 
-SETTINGS = {field.name for field in dataclasses.fields(TrainConfig)}
+if TYPE_CHECKING:  # torch loads with the first use: the command line's help does without
+    from swinir.training import Pair, TrainConfig, Trainer
 
 
 def train(
@@ -43,6 +40,8 @@ def train(
     export: Annotated[Path | None, typer.Option(help="Where to write the averaged weights, .safetensors.")] = None,
 ) -> None:
     """Train a model on a folder of photographs, resumable to the step."""
+    from swinir.training import Patches, Trainer, training_pictures
+
     options = {
         "model": model, "steps": steps, "batch_size": batch_size, "patch": patch,
         "learning_rate": lr, "seed": seed, "precision": precision,
@@ -69,6 +68,8 @@ def train(
 
 
 def pick_device(name: str) -> Any:  # noqa: ANN401 - a torch.device; jobs name no torch type
+    from swinir.upscaler import choose_device
+
     try:
         return choose_device(name)
     except ValueError as error:
@@ -85,16 +86,23 @@ def read_settings(path: Path | None) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read as YAML ({str(error).splitlines()[0]})") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold settings, one 'name: value' a line")
+    from swinir.training import TrainConfig
+
+    known = {field.name for field in dataclasses.fields(TrainConfig)}
     for key in content:
-        if key not in SETTINGS:
-            close = difflib.get_close_matches(str(key), SETTINGS, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(sorted(SETTINGS))}"
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(sorted(known))}"
             raise ConfigError(f"unknown key {key!r} in {path}; {hint}")
     return content
 
 
 def train_config(settings: dict[str, Any], device: str) -> TrainConfig:
     """The settings as a TrainConfig. Raises ConfigError where they name no model that can be trained."""
+    from swinir.presets import preset
+    from swinir.training import TrainConfig
+    from swinir.upscaler import choose_device, choose_precision
+
     name = settings.pop("model", "lightweight-x2")
     precision = settings.pop("precision", "auto")
     try:
@@ -120,6 +128,8 @@ def validation_pairs(lr: Path, hr: Path, scale: int) -> list[Pair]:
 
 def export_weights(trainer: Trainer, validation: list[Pair], data: dict[str, Any], path: Path) -> None:
     """The averaged weights as safetensors with their provenance; beside first, then renamed."""
+    from swinir.checkpoint import to_bytes
+
     metadata = {
         "config": json.dumps(dataclasses.asdict(trainer.config.model)),
         "training": json.dumps(dataclasses.asdict(trainer.config)),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import ConfigError
 
@@ -33,6 +33,13 @@ class RunConfig(BaseModel):
     stall_seconds: float = Field(default=900, gt=0, description="a worker silent for longer is replaced")
     fresh: bool = False
     overwrite: bool = False
+
+    @field_validator("address")
+    @classmethod
+    def _no_ray_client(cls, address: str | None) -> str | None:
+        if address and address.startswith("ray://"):
+            raise ValueError("Ray Client cannot stream progress; run on a node of the cluster, or through 'ray job submit'")
+        return address
 
 
 class VideoConfig(RunConfig):

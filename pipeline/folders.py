@@ -75,7 +75,10 @@ class LocalFolder:
 
     def upload(self, local: Path, key: str) -> None:
         with publishing(self._root / key) as part:
-            shutil.copyfile(local, part)
+            try:
+                os.link(local, part)  # no second copy of a film; callers upload finished files and let go of them
+            except OSError:
+                shutil.copyfile(local, part)
 
     def download(self, key: str, local: Path) -> None:
         with publishing(local) as part:

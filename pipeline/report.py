@@ -184,6 +184,7 @@ class JsonListener(PlainListener):
 
     def _changed(self) -> None:
         self._print({"phase": self._phase, "total": self._total})
+        self._last = time.monotonic()
 
     def _tell(self, done: int) -> None:
         self._print({"phase": self._phase, "frames": done, "total": self._total, "fps": round(self._tally.fps, 3)})

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -69,11 +70,11 @@ def assemble(
         ):
             raise OutputError(f"{name}: segments were encoded with different headers; run again with --fresh")
         counts = dict.fromkeys(copies, 0)
+        joined = video_packets(records, store, timeline, spec, video)
         try:
-            for packet in merge(
-                video_packets(records, store, timeline, spec, video), copied_packets(container, copies, counts)
-            ):
-                out.mux(packet)
+            with closing(joined):  # it holds the local copy of a segment
+                for packet in merge(joined, copied_packets(container, copies, counts)):
+                    out.mux(packet)
         except (av.error.FFmpegError, ValueError) as error:
             raise OutputError(f"{name}: the result cannot be written: {error}") from error
     return counts
@@ -81,7 +82,7 @@ def assemble(
 
 def video_packets(
     records: Records, store: Store, timeline: Timeline, spec: EncodeSpec, stream: Stream
-) -> Iterator[av.Packet[Any]]:
+) -> Generator[av.Packet[Any], None, None]:
     """Packets of all segments with the timeline's times and DTS counted anew over the whole.
 
     An encoder's own DTS overlap at joins of variable rate. In decode order the i-th packet gets the (i - d)-th presentation
@@ -116,28 +117,19 @@ def presentation_ranks(pts_in_decode_order: Sequence[int]) -> NDArray[np.int64]:
     return np.argsort(np.argsort(np.asarray(pts_in_decode_order, np.int64), kind="stable"), kind="stable")
 
 
-class fetched:  # noqa: N801  (used as a function in a with statement)
+@contextmanager
+def fetched(record: dict[str, Any], store: Store) -> Iterator[Path]:
     """The local copy of a segment, checked against its record; DamagedSegmentError where it differs."""
-
-    def __init__(self, record: dict[str, Any], store: Store) -> None:
-        self._record, self._store = record, store
-
-    def __enter__(self) -> Path:
-        self._folder = tempfile.TemporaryDirectory(prefix="swinir-")
-        path = Path(self._folder.name) / "segment.arrow"
+    with tempfile.TemporaryDirectory(prefix="swinir-") as folder:
+        path = Path(folder) / "segment.arrow"
         try:
-            self._store.download(self._record["key"], path)
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-        except FileNotFoundError:
-            found = "nothing"
-        if found != self._record["sha256"]:
-            self._folder.cleanup()
-            raise DamagedSegmentError(self._record["index"], "is missing or was changed after it was committed")
-        return path
-
-    def __exit__(self, *_: object) -> None:
-        self._folder.cleanup()
+            store.download(record["key"], path)
+        except FileNotFoundError as error:
+            raise DamagedSegmentError(record["index"], "is missing, though it was committed") from error
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != record["sha256"]:
+                raise DamagedSegmentError(record["index"], "was changed after it was committed")
+        yield path
 
 
 def copied_packets(container: InputContainer, copies: Mapping[int, Stream], counts: dict[int, int]) -> Iterator[av.Packet[Any]]:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import av
+import av.error
+import torch
 from av.codec.context import Flags
 from av.video.codeccontext import VideoCodecContext
 from torch import Tensor
 
-from pipeline.errors import OutputError
+from pipeline.errors import ConfigError, OutputError
 from pipeline.video.frames import from_planes
 from pipeline.video.packets import PacketWriter, StoredPacket, read_packets
 from pipeline.video.plan import EncodeSpec
@@ -40,7 +42,9 @@ def encoder_options(spec: EncodeSpec) -> dict[str, str]:
     preset = {} if spec.preset is None else {"preset": spec.preset}
     match spec.codec:
         case "libx264":
-            return {**quality, **preset, "x264-params": "open-gop=0"}
+            # x264's AVX-512 code for mbtree gives other bits from run to run (measured, libx264 of PyAV 18.1); AVX2's does not.
+            pinned = "open-gop=0:asm=avx2" if torch.backends.cpu.get_cpu_capability() == "AVX512" else "open-gop=0"
+            return {**quality, **preset, "x264-params": pinned}
         case "libx265":
             pinned = f"pools={spec.threads}:frame-threads=2:open-gop=0:info=0:log-level=error"
             return {**quality, **preset, "x265-params": pinned}
@@ -48,6 +52,18 @@ def encoder_options(spec: EncodeSpec) -> dict[str, str]:
             return {**quality, **preset, "svtav1-params": f"lp={spec.threads}"}
         case _:
             return {"level": "3", "slices": "16", "slicecrc": "1", "g": "1"}
+
+
+def check_encoder(spec: EncodeSpec) -> None:
+    """Open the encoder once. ConfigError where it refuses its settings, a preset it does not know for one."""
+    context = av.CodecContext.create(spec.codec, "w")
+    assert isinstance(context, VideoCodecContext)
+    configure(context, spec)
+    try:
+        context.open()
+    except (av.error.FFmpegError, ValueError) as error:
+        settings = f"--preset {spec.preset} --crf {spec.crf} {spec.width}x{spec.height} {spec.pix_fmt}"
+        raise ConfigError(f"{spec.codec} refuses {settings}; see the encoder's documentation for what it takes") from error
 
 
 class SegmentEncoder:

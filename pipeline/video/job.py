@@ -20,9 +20,10 @@ from pipeline.driver import Event, Outcome, RunOptions
 from pipeline.errors import ConfigError, InterruptedRunError, MediaError, OutputError
 from pipeline.ledger import Ledger
 from pipeline.report import Listener, software_versions
-from pipeline.storage import Store, identify, local_path, open_input, split_url
+from pipeline.storage import Store, identify, local_path, normal_url, open_input, split_url
 from pipeline.units import Unit, Workload, digest
 from pipeline.video.assemble import DamagedSegmentError, assemble, verify
+from pipeline.video.encode import check_encoder
 from pipeline.video.plan import VideoPlan, plan_video
 from pipeline.video.probe import VideoInfo, probe
 from pipeline.video.segment import SegmentWorkload
@@ -71,6 +72,7 @@ def upscale_video(
     InterruptedRunError after Ctrl-C; in the last two the same command goes on from there.
     """
     started = time.monotonic()
+    check_places(source, destination)
     store, name = split_url(destination)
     with lease(destination):
         model = load_model_spec(config)
@@ -90,7 +92,7 @@ def upscale_video(
         run = Ledger(Store(f"{work.url}/{digest(job.identity)}"))
         run.begin(job.identity)
         run.clear_quarantine()
-        with scratch_beside(store, name) as scratch:
+        with scratch_in(work) as scratch:
             target = scratch / f"joined{Path(name).suffix}"
             report = run_and_join(job, run, target, run_units, listener)
             report["seconds"] = round(time.monotonic() - started, 3)
@@ -103,10 +105,17 @@ def upscale_video(
 
 
 @contextmanager
-def scratch_beside(store: Store, name: str) -> Iterator[Path]:
-    """A temporary folder; on the same disk as a local destination, so that publishing from it is a rename."""
-    with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=local_path(store.url)) as folder:
-        yield Path(folder)
+def scratch_in(work: Store) -> Iterator[Path]:
+    """A folder for the joined file; on the same disk as a local destination, and found again after a kill."""
+    beside = local_path(work.url)
+    if beside is None:
+        with tempfile.TemporaryDirectory(prefix="swinir-") as folder:
+            yield Path(folder)
+        return
+    scratch = Path(beside) / "scratch"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    yield scratch
 
 
 def load_model_spec(config: VideoConfig) -> ModelSpec:
@@ -148,6 +157,15 @@ def refuse_foreign(store: Store, name: str, destination: str, config: VideoConfi
         raise ConfigError(f"{destination} exists and was not made by this program; pass --overwrite or choose another name")
 
 
+def check_places(source: str, destination: str) -> None:
+    """ConfigError where the destination is the source, or lies in no folder."""
+    if normal_url(source) == normal_url(destination):
+        raise ConfigError(f"{destination} is the source itself; choose another destination")
+    path = local_path(destination)
+    if path is not None and not Path(path).parent.is_dir():
+        raise ConfigError(f"{Path(path).parent} is not a folder; create it first")
+
+
 @contextmanager
 def lease(destination: str) -> Iterator[None]:
     """Only one job on a local destination; a second fails at once. The lock dies with the process.
@@ -159,8 +177,6 @@ def lease(destination: str) -> Iterator[None]:
         yield
         return
     folder = Path(path).parent
-    if not folder.is_dir():
-        raise ConfigError(f"{folder} is not a folder; create it first")
     lock_path = folder / f".{Path(path).name}.lock"
     try:
         with FileLock(lock_path, timeout=0):
@@ -181,6 +197,7 @@ def prepare(
 ) -> Prepared:
     """Check that the result can be written, decode the source once (or take an earlier probe of it), plan."""
     container_format = output_format(destination)
+    check_places(source, destination)
     check_codec(config.codec, container_format, destination)
     identity = asdict(identify(source))
     with open_input(source) as media:
@@ -188,6 +205,7 @@ def prepare(
     listener.phase("probing", None)
     info, timeline = probe_once(source, identity, config, work, listener)
     plan = plan_video(info, timeline, model.scale, config, wants_global_header(container_format))
+    check_encoder(plan.encode)
     described = {"name": model.name, "weights_sha256": model.weights_sha256, "precision": model.precision, "tile": model.tile}
     full_identity = plan.identity({**identity, "stream": info.stream, "probe": probe_digest(info, timeline)}, described)
     return Prepared(source, destination, config, container_format, model, info, timeline, plan, streams, full_identity, job_id)

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import resource
+import signal
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+import torch
 
 from pipeline import local
 from pipeline.errors import ConfigError, MediaError, OutputError
+from pipeline.video.encode import SegmentEncoder
 from pipeline.video.frames import rows
-from tests.media import decoded, numbers, payloads, times, write_video
+from pipeline.video.packets import read_packets
+from pipeline.video.plan import EncodeSpec
+from swinir.colour import PlaneLayout
+from tests.media import decoded, numbered_frame, numbers, payloads, times, write_video
 
 MILLISECOND = Fraction(1, 1000)
 H264 = {"g": "12", "bf": "3"}
@@ -316,19 +322,45 @@ def test_the_report_tells_what_was_done(tmp_path: Path, job) -> None:
     assert [stream["action"] for stream in report["streams"]] == ["upscale", "copy"]
 
 
-def test_a_full_disk_leaves_nothing_and_resumes(tmp_path: Path, job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preset_that_the_encoder_does_not_know_is_refused_before_any_work(tmp_path: Path, job) -> None:
+    source = write_video(tmp_path / "in.mp4", 5)
+    with pytest.raises(ConfigError, match="libx264 refuses --preset nonsense"):
+        job(source, tmp_path / "out.mkv", preset="nonsense")
+    with pytest.raises(ConfigError, match="is the source itself"):
+        job(source, source, overwrite=True)
+
+
+def test_h264_gives_the_same_bytes_again(tmp_path: Path) -> None:
+    """With AVX-512, x264's mbtree does not, at sizes like this one; see encoder_options."""
+    spec = EncodeSpec("libx264", "yuv420p", 960, 544, "1/25", "25", None, 0, 2, 2, 2, 16.0, "medium", 4, True)
+    luma = [torch.from_numpy(np.kron(numbered_frame(n, 240, 136), np.ones((4, 4), np.uint8))) for n in range(48)]
+    chroma = torch.full((272, 480), 128, dtype=torch.uint8)
+    results = set()
+    for run in range(3):
+        encoder = SegmentEncoder(tmp_path / f"{run}.arrow", spec, PlaneLayout("yuv", 8, 1, 1))
+        for n, plane in enumerate(luma):
+            encoder.write([plane, chroma, chroma], n)
+        encoder.finish()
+        results.add(b"".join(packet.data for packet in read_packets(tmp_path / f"{run}.arrow")))
+    assert len(results) == 1
+
+
+def test_a_disk_that_fills_up_leaves_nothing_and_resumes(tmp_path: Path, job) -> None:
     source = write_video(tmp_path / "in.mp4", 60, options=H264)
-    real = shutil.copyfile
 
-    import pipeline.video.assemble as module
+    def full(units, workload, ledger, options, on_event):
+        outcome = local.run_units(units, workload, ledger, options, on_event)
+        limit = next((tmp_path / "out.mkv.swinir").rglob("*.arrow")).stat().st_size // 2  # what a file may grow to
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        return outcome
 
-    def full(*_args: object, **_settings: object) -> None:
-        raise OutputError("no space left")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "merge", full)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
         with pytest.raises(OutputError):
-            job(source, tmp_path / "out.mkv")
-    assert shutil.copyfile is real
+            job(source, tmp_path / "out.mkv", run_units=full)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
     assert not (tmp_path / "out.mkv").exists()
     assert job(source, tmp_path / "out.mkv")["frames_processed"] == 0
