@@ -14,7 +14,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-
 if TYPE_CHECKING:  # torch loads with the first use: the command line's help does without
     from swinir.presets import Preset
 
