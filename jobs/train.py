@@ -32,6 +32,7 @@ def train(
     lr: Annotated[float | None, typer.Option(help="The highest learning rate.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the initial weights and the choice of patches.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")] = None,
+    loss: Annotated[str | None, typer.Option(help="l2, or l1 for long runs.")] = None,
     val_lr: Annotated[Path | None, typer.Option(help="Folder of small images to validate on.")] = None,
     val_hr: Annotated[Path | None, typer.Option(help="Folder of their large originals.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -44,7 +45,7 @@ def train(
 
     options = {
         "model": model, "steps": steps, "batch_size": batch_size, "patch": patch,
-        "learning_rate": lr, "seed": seed, "precision": precision,
+        "learning_rate": lr, "seed": seed, "precision": precision, "loss": loss,
     }  # fmt: skip
     given = {name: value for name, value in options.items() if value is not None}
     target = pick_device(device)

@@ -97,7 +97,7 @@ def test_models_lists_every_preset(tmp_path, monkeypatch):
 
 def test_train_learns_resumes_and_exports(folders, tmp_path, monkeypatch):
     small = SwinIRConfig(**(SMALL | {"depths": (2,), "num_heads": (2,)}))
-    monkeypatch.setattr(train_job, "preset", lambda name: Preset(name=name, task="test", scale=2, config=small))
+    monkeypatch.setattr("swinir.presets.preset", lambda name: Preset(name=name, task="test", scale=2, config=small))
     (tmp_path / "run.yaml").write_text("patch: 16\nbatch_size: 1\nsteps: 100\nsynthetic_pictures: 0\n")
     export = tmp_path / "out" / "tiny.safetensors"
     options = ("--config", tmp_path / "run.yaml", "--steps", 4, "--every", 2, "--precision", "fp32", "--device", "cpu")
