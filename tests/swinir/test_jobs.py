@@ -11,7 +11,6 @@ from tiny import SMALL, picture
 from typer.testing import CliRunner
 
 from jobs import evaluate as evaluate_job
-from jobs import train as train_job
 from jobs.evaluate import evaluate
 from jobs.models import models
 from jobs.train import train
