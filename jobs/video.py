@@ -51,8 +51,8 @@ def video(
     """Upscale a video: every frame, its exact time, every other stream."""
     options = {key: value for key, value in locals().items() if key in VideoConfig.model_fields}
     settings = build_config(config, options)
-    if report and not report.absolute().parent.is_dir():
-        raise ConfigError(f"--report {report}: {report.absolute().parent} is not a folder; create it first")
+    if report and (report.is_dir() or not report.absolute().parent.is_dir()):
+        raise ConfigError(f"--report {report} must name a file in a folder that exists")
     # Torch, FFmpeg and Ray load only once the settings are known to be right.
     from pipeline.report import listener_for
 

@@ -89,11 +89,11 @@ def rgb_to_planes(rgb: Tensor, layout: PlaneLayout) -> list[Tensor]:
     zero, step = layout.luma_scale
     if layout.kind == "rgb":
         return [_codes(channel * step, layout.depth) for channel in rgb]
-    if layout.kind == "gray":
-        return [_codes(rgb.mean(dim=0) * step + zero, layout.depth)]
     r, g, b = rgb
     kr, kb = MATRICES[layout.matrix]
     y = kr * r + (1 - kr - kb) * g + kb * b
+    if layout.kind == "gray":
+        return [_codes(y * step + zero, layout.depth)]
     chroma = torch.stack([(b - y) / (2 * (1 - kb)), (r - y) / (2 * (1 - kr))])
     middle, chroma_step = layout.chroma_scale
     u, v = _average(chroma, layout) * chroma_step + middle

@@ -73,7 +73,7 @@ def assemble(
         joined = video_packets(records, store, timeline, spec, video)
         try:
             with closing(joined):  # it holds the local copy of a segment
-                for packet in merge(joined, copied_packets(container, copies, counts)):
+                for packet in merge(joined, copied_packets(container, copies, counts, bool(info.damage))):
                     out.mux(packet)
         except (av.error.FFmpegError, ValueError) as error:
             raise OutputError(f"{name}: the result cannot be written: {error}") from error
@@ -132,8 +132,13 @@ def fetched(record: dict[str, Any], store: Store) -> Iterator[Path]:
         yield path
 
 
-def copied_packets(container: InputContainer, copies: Mapping[int, Stream], counts: dict[int, int]) -> Iterator[av.Packet[Any]]:
-    """Every packet of the streams that go along, as it is, in file order; ``counts`` is filled on the way."""
+def copied_packets(
+    container: InputContainer, copies: Mapping[int, Stream], counts: dict[int, int], damaged: bool
+) -> Iterator[av.Packet[Any]]:
+    """Every packet of the streams that go along, as it is, in file order; ``counts`` is filled on the way.
+
+    A ``damaged`` file, which the probe has reported, ends where it can no longer be read; any other raises OutputError there.
+    """
     wanted = [container.streams[index] for index in copies]
     if not wanted:
         return
@@ -141,8 +146,12 @@ def copied_packets(container: InputContainer, copies: Mapping[int, Stream], coun
     while True:
         try:
             packet = next(packets)
-        except (StopIteration, av.error.FFmpegError):  # a truncated file, which the probe has reported
+        except StopIteration:
             return
+        except av.error.FFmpegError as error:
+            if damaged:
+                return
+            raise OutputError(f"the source can no longer be read to its end: {error}; run the same command again") from error
         if not packet.size or (packet.dts is None and packet.pts is None):
             continue
         index = packet.stream.index
@@ -186,6 +195,8 @@ def verify(path: Path, name: str, timeline: Timeline, spec: EncodeSpec, counts: 
     """
     with open_media(str(path), name) as container:
         # Streams are added with the upscaled video first.
+        if not container.streams.video:
+            raise OutputError(f"{name}: no video stream can be read back")
         video = container.streams.video[0]
         video.thread_type = "AUTO"
         assert video.time_base is not None

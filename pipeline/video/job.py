@@ -178,18 +178,21 @@ def lease(destination: str) -> Iterator[None]:
         return
     folder = Path(path).parent
     lock_path = folder / f".{Path(path).name}.lock"
+    lock = FileLock(lock_path, timeout=0)
     try:
-        with FileLock(lock_path, timeout=0):
-            try:
-                yield
-            finally:
-                lock_path.unlink(missing_ok=True)
+        lock.acquire()
     except Timeout as error:
         raise ConfigError(f"{destination} is being made by another running command") from error
     except OSError as error:
-        raise OutputError(
-            f"cannot write in {folder}: {error.strerror or error}; the same command goes on from there"
-        ) from error
+        raise ConfigError(f"cannot write in {folder}: {error.strerror or error}") from error
+    try:
+        yield
+    except OSError as error:
+        place = error.filename or destination
+        raise OutputError(f"{place}: {error.strerror or error}; the same command goes on from there") from error
+    finally:
+        lock_path.unlink(missing_ok=True)
+        lock.release()
 
 
 def prepare(
@@ -206,7 +209,13 @@ def prepare(
     info, timeline = probe_once(source, identity, config, work, listener)
     plan = plan_video(info, timeline, model.scale, config, wants_global_header(container_format))
     check_encoder(plan.encode)
-    described = {"name": model.name, "weights_sha256": model.weights_sha256, "precision": model.precision, "tile": model.tile}
+    described = {
+        "versions": software_versions(),
+        "name": model.name,
+        "weights_sha256": model.weights_sha256,
+        "precision": model.precision,
+        "tile": model.tile,
+    }
     full_identity = plan.identity({**identity, "stream": info.stream, "probe": probe_digest(info, timeline)}, described)
     return Prepared(source, destination, config, container_format, model, info, timeline, plan, streams, full_identity, job_id)
 
@@ -262,7 +271,14 @@ def run_and_join(job: Prepared, run: Ledger, target: Path, run_units: RunUnits, 
             run.forget(units[damaged.index].id)
             before.discard(units[damaged.index].id)
             continue
-        return describe(job, units, [unit for unit in units if unit.id not in before], target.stat().st_size)
+        made = sorted({(record["precision"], record["tile"]) for record in records})
+        if len(made) > 1:
+            listener.warn(f"segments were made at different precisions or tiles: {made}")
+        new = [unit for unit in units if unit.id not in before]
+        return describe(job, units, new, target.stat().st_size) | {
+            "made_with": [{"precision": precision, "tile": tile} for precision, tile in made],
+            "nonfinite_tiles": sum(record["nonfinite_tiles"] for record in records),
+        }
 
 
 def refuse_unfinished(outcome: Outcome, units: list[Unit]) -> None:

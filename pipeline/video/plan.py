@@ -96,7 +96,7 @@ def plan_video(info: VideoInfo, timeline: Timeline, scale: int, config: VideoCon
     if source.kind == "rgb" and target.kind != "rgb":
         color_range = 1
         guesses.append(f"RGB is encoded as limited-range {matrix} {pix_fmt}")
-    elif source.full_range and source.kind != "rgb":
+    elif source.full_range or target.kind == "rgb":
         color_range = 2
     encode = EncodeSpec(
         codec=config.codec,

@@ -32,7 +32,8 @@ def write_preview(job: Prepared, num_frames: int) -> dict[str, Any]:
     """A PNG beside the destination: ``num_frames`` frames of the video, bicubic on the left and the model on the right."""
     upscaler = Upscaler.from_spec(job.model, job.config.device)
     pairs = []
-    for index in np.linspace(0, job.info.num_frames - 1, num_frames + 2).round().astype(int)[1:-1]:
+    decodable = np.flatnonzero(~job.timeline.repeated)
+    for index in decodable[np.linspace(0, len(decodable) - 1, num_frames + 2).round().astype(int)[1:-1]]:
         frames = read_range(
             partial(open_input, job.source),
             job.source,

@@ -1,4 +1,4 @@
-"""What a video really holds, read by decoding it once: every frame's time and checksum, every other stream, all damage.
+"""What a video really holds, read by decoding it once: every frame's time and checksum, and what damage the decoder reports.
 
 Headers lie (counts, rates, interlacing) and packets are not frames (edit lists, hidden frames, broken starts). A sequential
 decode is the one truth about a file; it costs little beside the model. Workers decode by seeking and are held to its checksums.
@@ -6,7 +6,9 @@ decode is the one truth about a file; it costs little beside the model. Workers 
 
 from __future__ import annotations
 
+import re
 import struct
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
@@ -68,6 +70,8 @@ class _Scan:
     sizes: set[tuple[int, int, str]] = field(default_factory=set)
     num_interlaced: int = 0
     early_pts: list[int] = field(default_factory=list)  # of packets before the first picture
+    packet_pts: set[int] = field(default_factory=set)
+    num_packets: int = 0
     last_end_s: float = 0.0
     side_data: set[str] = field(default_factory=set)
     first: av.VideoFrame | None = None
@@ -128,6 +132,7 @@ def _probe(
         scan = _Scan()
         for _ in _decode_all(container, video, scan):
             on_frame(scan.timeline.num_frames)
+        _note_lost_packets(video, scan)
         if scan.damage and threads != 1:
             raise _DamagedError
         if scan.first is None:
@@ -155,8 +160,11 @@ def _decode_all(container: InputContainer, video: VideoStream, scan: _Scan) -> I
             scan.last_end_s = max(scan.last_end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
         if packet.stream.index != video.index:
             continue
-        if scan.first is None and packet.pts is not None and not packet.is_discard:
-            scan.early_pts.append(packet.pts)
+        scan.num_packets += packet.size > 0
+        if packet.pts is not None and not packet.is_discard:
+            scan.packet_pts.add(packet.pts)
+            if scan.first is None:
+                scan.early_pts.append(packet.pts)
         try:
             # The flush packet has size 0 and must be decoded: it drains the decoder.
             frames = packet.decode()
@@ -169,6 +177,22 @@ def _decode_all(container: InputContainer, video: VideoStream, scan: _Scan) -> I
             if isinstance(frame, av.VideoFrame):
                 _note_frame(frame, scan)
             yield
+
+
+def _note_lost_packets(video: VideoStream, scan: _Scan) -> None:
+    """H.264 and HEVC decoders pass over some damaged packets in silence: those whose time no frame has.
+
+    Other codecs have packets that show nothing by design.
+    """
+    shown = {pts for pts in scan.timeline.pts if pts is not None}
+    if video.codec_context.name not in ("h264", "hevc") or len(shown) != scan.timeline.num_frames or scan.num_interlaced:
+        return
+    noted = {pts for _, pts in scan.timeline.missing}
+    rising = sorted(shown)
+    for pts in sorted(scan.packet_pts - shown - noted):
+        if pts > rising[0]:
+            scan.damage.append(f"the packet at {float(pts * (video.time_base or 1)):.3f} s gives no frame")
+            scan.timeline.missing.append((bisect_left(rising, pts), pts))
 
 
 def _note_bad_packet(packet: av.Packet[Any], scan: _Scan, reason: str) -> None:
@@ -207,8 +231,11 @@ def _conclude(container: InputContainer, video: VideoStream, scan: _Scan, name: 
     assert video.time_base is not None
     rate = video.guessed_rate or video.average_rate or Fraction(25)
     is_avi = container.format.name == "avi"
-    timeline, guesses = scan.timeline.build(1 / (rate * video.time_base), trust_pts=not is_avi or not context.has_b_frames)
-    scan.damage += truncation(container, video, timeline, scan.last_end_s)
+    try:
+        timeline, guesses = scan.timeline.build(1 / (rate * video.time_base), not is_avi or not context.has_b_frames)
+    except MediaError as error:
+        raise MediaError(f"{name}: {error}") from error
+    scan.damage += truncation(container, video, timeline, scan)
     warnings = []
     num_early = sum(pts < timeline.pts[0] for pts in scan.early_pts)
     if num_early:
@@ -260,8 +287,8 @@ def display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
     return None
 
 
-def truncation(container: InputContainer, video: VideoStream, timeline: Timeline, last_end_s: float) -> list[str]:
-    """What says that the file once was longer: the declared duration, or a last packet cut short."""
+def truncation(container: InputContainer, video: VideoStream, timeline: Timeline, scan: _Scan) -> list[str]:
+    """What says that the file once was longer: a declared duration, an index, or a last packet cut short."""
     assert video.time_base is not None
     names = container.format.name.split(",")
     frame_s = float(np.median(timeline.duration) * video.time_base)
@@ -273,11 +300,23 @@ def truncation(container: InputContainer, video: VideoStream, timeline: Timeline
             return [f"the file is truncated: {declared_s:.2f} s of video declared, {have_s:.2f} s there"]
     if "matroska" in names and container.duration:
         declared_s = container.duration / av.time_base
-        if declared_s - last_end_s > 1.0:
-            return [f"the file is truncated: {declared_s:.2f} s declared, {last_end_s:.2f} s there"]
+        if declared_s - scan.last_end_s > 1.0:
+            return [f"the file is truncated: {declared_s:.2f} s declared, {scan.last_end_s:.2f} s there"]
+        stated_s = clock_seconds(video.metadata.get("DURATION", ""))
+        have_s = float((timeline.pts[-1] + timeline.duration[-1]) * video.time_base)
+        if stated_s - have_s > max(0.25, 2.5 * frame_s):
+            return [f"the file is truncated: {stated_s:.2f} s of video declared, {have_s:.2f} s there"]
+    if "avi" in names and video.frames - scan.num_packets > max(2, video.frames // 50):
+        return [f"the file is truncated: {video.frames} video packets declared, {scan.num_packets} there"]
     if "mpegts" in names and container.size > 0 and all(container.size % packet for packet in (188, 192, 204)):
         return ["the file is truncated: it ends in the middle of a transport packet"]
     return []
+
+
+def clock_seconds(text: str) -> float:
+    """Matroska's "00:01:02.5" in seconds; 0 for anything else."""
+    match = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", text)
+    return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3]) if match else 0.0
 
 
 def _reason(error: Exception) -> str:

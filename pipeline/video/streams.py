@@ -19,7 +19,7 @@ from pipeline.video.encode import configure
 from pipeline.video.plan import EncodeSpec
 from pipeline.video.probe import choose_video_stream, open_media
 
-FORMATS = {".mkv": "matroska", ".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".webm": "webm", ".ts": "mpegts", ".avi": "avi"}
+FORMATS = {".mkv": "matroska", ".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".webm": "webm", ".ts": "mpegts"}
 GLOBAL_HEADER = 0x40  # AVFMT_GLOBALHEADER: the container keeps codec headers apart from the packets
 
 # Text that two subtitle codecs both hold, by the target container's own codec.
@@ -57,14 +57,14 @@ def wants_global_header(container_format: str) -> bool:
 
 def check_codec(codec: str, container_format: str, destination: str) -> None:
     """ConfigError where the container cannot hold the video codec at all."""
+    remedy = f"{destination}: {container_format} cannot hold {codec} video; choose .mkv or another --codec"
+    if container_format == "mpegts" and codec not in ("libx264", "libx265"):
+        raise ConfigError(remedy)  # FFmpeg would write it as data that nothing reads
     with av.open(io.BytesIO(), "w", format=container_format) as out:
-        codec_id = av.Codec(codec, "w").name
         try:
-            out.add_stream(codec_id, rate=25)
+            out.add_stream(codec, rate=25)
         except (ValueError, av.error.FFmpegError) as error:
-            raise ConfigError(
-                f"{destination}: {container_format} cannot hold {codec} video; choose .mkv or another --codec"
-            ) from error
+            raise ConfigError(remedy) from error
 
 
 def plan_streams(

@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipeline.errors import MediaError
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Timeline:
@@ -51,7 +53,7 @@ class TimelineBuilder:
     duration: list[int] = field(default_factory=list)
     checksum: list[int] = field(default_factory=list)
     key: list[bool] = field(default_factory=list)
-    missing: list[tuple[int, int]] = field(default_factory=list)  # (frames before it, pts or -1)
+    missing: list[tuple[int, int | None]] = field(default_factory=list)  # frames before it, and its pts if known
 
     @property
     def num_frames(self) -> int:
@@ -65,7 +67,7 @@ class TimelineBuilder:
 
     def add_missing(self, pts: int | None) -> None:
         """A frame at ``pts`` could not be decoded."""
-        self.missing.append((self.num_frames, -1 if pts is None else pts))
+        self.missing.append((self.num_frames, pts))
 
     def build(self, frame_ticks: Fraction, trust_pts: bool) -> tuple[Timeline, list[str]]:
         """The timeline, and what had to be guessed. ``frame_ticks`` is the nominal duration of a frame in the time base.
@@ -90,31 +92,41 @@ class TimelineBuilder:
         return _with_durations(timeline, frame_ticks), guesses
 
     def _with_missing(self, timeline: Timeline, frame_ticks: Fraction) -> Timeline:
-        known = set(timeline.pts.tolist())
-        holes: dict[int, int] = {}  # pts -> index of the frame it repeats
-        for before, pts in self.missing:
-            after = int(timeline.pts[min(before, len(timeline)) - 1])
-            time = pts if timeline.seekable and pts >= 0 else after + max(1, round(frame_ticks))
-            if time not in known:
-                holes[time] = max(0, int(np.searchsorted(timeline.pts, time)) - 1)
-        times = np.array(sorted(holes), np.int64)
-        source = np.array([holes[int(t)] for t in times], np.int64)
-        order = np.argsort(np.concatenate([timeline.pts, times]), kind="stable")
-        index = np.concatenate([np.arange(len(timeline)), source])[order]
-        repeated = np.concatenate([timeline.repeated, np.ones(len(times), bool)])[order]
-        return Timeline(
-            np.concatenate([timeline.pts, times])[order],
-            timeline.duration[index],
-            timeline.checksum[index],
-            timeline.key[index] & ~repeated,
-            repeated,
-            timeline.seekable,
-        )
+        """The frames that could not be decoded put in: by their own times, or by their places where times are counted."""
+        if timeline.seekable and all(pts is not None for _, pts in self.missing):
+            times = np.array(sorted({pts for _, pts in self.missing if pts is not None} - set(timeline.pts.tolist())), np.int64)
+            shown = np.maximum(timeline.pts.searchsorted(times) - 1, 0)
+            index = np.concatenate([np.arange(len(timeline)), shown])
+            pts = np.concatenate([timeline.pts, times])
+            order = np.argsort(pts, kind="stable")
+            return _rows(timeline, index[order], pts[order], order >= len(timeline))
+        places = np.array([before for before, _ in self.missing])
+        index = np.insert(np.arange(len(timeline)), places, np.maximum(places - 1, 0))
+        repeated = np.insert(np.zeros(len(timeline), bool), places, True)
+        counted = [int(timeline.pts[0]) + round(i * frame_ticks) for i in range(len(index))]
+        return _rows(timeline, index, np.array(counted, np.int64), repeated, seekable=False)
+
+
+def _rows(
+    timeline: Timeline, index: NDArray[np.int64], pts: NDArray[np.int64], repeated: NDArray[np.bool_], seekable: bool = True
+) -> Timeline:
+    """Rows ``index`` of a timeline at new times."""
+    return Timeline(
+        pts, timeline.duration[index], timeline.checksum[index], timeline.key[index] & ~repeated, repeated, seekable
+    )
 
 
 def exact_times(pts: Sequence[int | None], frame_ticks: Fraction, trust_pts: bool) -> tuple[NDArray[np.int64], list[str], bool]:
-    """Strictly rising times, what was guessed, and whether they are the decoder's own."""
+    """Strictly rising times, what was guessed, and whether they are the decoder's own.
+
+    Raises MediaError where a clock that is to be trusted jumps back by more than a frame or two.
+    """
     known = [value for value in pts if value is not None]
+    if trust_pts and known:
+        back = np.maximum.accumulate(known) - np.array(known)
+        if back.max() > 2 * frame_ticks:
+            frame = int(np.flatnonzero(back > 2 * frame_ticks)[0])
+            raise MediaError(f"frame times jump back by {back[frame]} ticks at frame {frame}; split the source there first")
     num_backward = sum(b <= a for a, b in itertools.pairwise(known))
     if len(known) < len(pts) or not trust_pts or num_backward > len(pts) // 20:
         first = known[0] if known and trust_pts else 0

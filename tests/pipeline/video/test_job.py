@@ -20,7 +20,7 @@ from pipeline.video.encode import SegmentEncoder
 from pipeline.video.frames import rows
 from pipeline.video.packets import read_packets
 from pipeline.video.plan import EncodeSpec
-from swinir.colour import PlaneLayout
+from swinir.colour import PlaneLayout, rgb_to_planes
 from tests.media import decoded, numbered_frame, numbers, payloads, times, write_video
 
 MILLISECOND = Fraction(1, 1000)
@@ -364,3 +364,32 @@ def test_a_disk_that_fills_up_leaves_nothing_and_resumes(tmp_path: Path, job) ->
         signal.signal(signal.SIGXFSZ, ignored)
     assert not (tmp_path / "out.mkv").exists()
     assert job(source, tmp_path / "out.mkv")["frames_processed"] == 0
+
+
+def test_a3_a_clock_that_jumps_back_is_refused_and_the_frame_named(tmp_path: Path, job) -> None:
+    part = write_video(tmp_path / "part.ts", 50, options={"g": "12", "bf": "0"})
+    source = tmp_path / "in.ts"
+    source.write_bytes(part.read_bytes() * 2)
+    with pytest.raises(MediaError, match=r"jump back by .* at frame 50"):
+        job(source, tmp_path / "out.mkv")
+
+
+def test_a_truncated_avi_is_recognised_by_its_index(tmp_path: Path, job) -> None:
+    whole = write_video(tmp_path / "whole.avi", 75, codec="mpeg4", options={"g": "12"})
+    source = tmp_path / "in.avi"
+    source.write_bytes(whole.read_bytes()[: whole.stat().st_size * 8 // 10])
+    with pytest.raises(MediaError, match="truncated"):
+        job(source, tmp_path / "out.mkv")
+
+
+@pytest.mark.parametrize("codec", ["ffv1", "libsvtav1"])
+def test_what_mpeg_ts_would_hold_as_mere_data_is_refused(tmp_path: Path, job, codec: str) -> None:
+    source = write_video(tmp_path / "in.mp4", 5)
+    with pytest.raises(ConfigError, match=f"mpegts cannot hold {codec}"):
+        job(source, tmp_path / "out.ts", codec=codec)
+
+
+def test_grey_is_luma_not_the_mean_of_the_channels() -> None:
+    red = torch.zeros(3, 1, 1)
+    red[0] = 1
+    assert int(rgb_to_planes(red, PlaneLayout("gray", 8, matrix="smpte170m"))[0]) == 81  # ITU-R BT.601: 16 + 65.481, rounded

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 from fractions import Fraction
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.errors import MediaError
 from pipeline.video.timeline import Timeline, TimelineBuilder, exact_times
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(-1000, 100_000)), min_size=1, max_size=200), st.booleans())
-def test_times_always_rise(pts, trust) -> None:
-    times, _, _ = exact_times(pts, Fraction(40), trust)
+def test_times_always_rise_or_the_clock_is_refused(pts, trust) -> None:
+    with contextlib.suppress(MediaError):  # a clock that jumps
+        times, _, _ = exact_times(pts, Fraction(40), trust)
+        _assert_rising(times, pts)
+
+
+def _assert_rising(times, pts) -> None:
     assert len(times) == len(pts)
     assert (np.diff(times) > 0).all()
 
@@ -49,6 +56,18 @@ def test_a_frame_that_could_not_be_decoded_is_repeated_at_its_time() -> None:
     assert timeline.pts.tolist() == [0, 40, 80, 120, 160]
     assert timeline.repeated.tolist() == [False, False, True, False, False]
     assert timeline.checksum[2] == timeline.checksum[1]
+
+
+def test_where_times_are_counted_a_missing_frame_goes_to_its_place() -> None:
+    builder = TimelineBuilder()
+    for number in range(10):
+        if number == 4:
+            builder.add_missing(None)
+        builder.add(None, 0, number, key=number == 0)
+    timeline, _ = builder.build(Fraction(1), trust_pts=True)
+    assert timeline.pts.tolist() == list(range(11))
+    assert timeline.repeated.nonzero()[0].tolist() == [4]
+    assert timeline.checksum[4] == timeline.checksum[3] == 3
 
 
 def test_the_last_frame_keeps_its_stated_duration() -> None:
