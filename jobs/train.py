@@ -35,12 +35,14 @@ def train(
     loss: Annotated[str | None, typer.Option(help="l2, or l1 for long runs.")] = None,
     val_lr: Annotated[Path | None, typer.Option(help="Folder of small images to validate on.")] = None,
     val_hr: Annotated[Path | None, typer.Option(help="Folder of their large originals.")] = None,
+    start_from: Annotated[Path | None, typer.Option(help="Weights to begin at, instead of from scratch.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     every: Annotated[int, typer.Option(help="Steps between validating, logging and saving.", min=1)] = 250,
     config: Annotated[Path | None, typer.Option(help="YAML with any of the settings of a run; options win over it.")] = None,
     export: Annotated[Path | None, typer.Option(help="Where to write the averaged weights, .safetensors.")] = None,
 ) -> None:
     """Train a model on a folder of photographs, resumable to the step."""
+    from swinir.checkpoint import read_checkpoint
     from swinir.training import Patches, Trainer, training_pictures
 
     options = {
@@ -58,9 +60,11 @@ def train(
     validation = validation_pairs(val_lr, val_hr, settings.model.upscale) if val_lr and val_hr else []
     pictures = training_pictures(files, settings)
     try:
-        trainer = Trainer(settings, Patches(pictures, settings.model.upscale, settings.patch), out, target)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+        patches = Patches(pictures, settings.model.upscale, settings.patch)
+        weights = read_checkpoint(start_from).state if start_from else None
+        trainer = Trainer(settings, patches, out, target, weights)
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(" ".join(str(error).split())[:300]) from error
     print(f"{len(files)} photographs, {len(validation)} validation pairs, {target}, step {trainer.step} of {settings.steps}")
     trainer.run(validation, lambda row: print(json.dumps(row), flush=True), every)
     if export is not None:

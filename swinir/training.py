@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -156,11 +156,22 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 class Trainer:
     """One run in one folder: ``state.pt`` to resume from, ``log.jsonl``, ``curve.png``."""
 
-    def __init__(self, config: TrainConfig, patches: Patches, folder: Path, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        patches: Patches,
+        folder: Path,
+        device: torch.device,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Begin at ``weights`` if given, else from scratch; where the folder holds a state, go on from that."""
         self.config, self.patches, self.folder, self.device = config, patches, folder, device
         torch.manual_seed(config.seed)
         self.model = SwinIR(config.model)
-        start_as_pass_through(self.model)
+        if weights is None:
+            start_as_pass_through(self.model)
+        else:
+            self.model.load_state_dict(weights)
         self.model.to(device).train()
         self.average = SwinIR(config.model).to(device).eval().requires_grad_(False)
         self.average.load_state_dict(self.model.state_dict())

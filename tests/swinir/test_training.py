@@ -75,3 +75,20 @@ def test_the_start_passes_the_image_through(patches, tmp_path):
 def test_a_log_cut_short_by_a_kill_is_read(tmp_path):
     (tmp_path / "log.jsonl").write_text(json.dumps({"step": 1}) + '\n{"step": 2, "lo')
     assert list(read_log(tmp_path)) == [{"step": 1}]
+
+
+def test_a_run_can_begin_at_given_weights(patches, tmp_path):
+    first = Trainer(dataclasses.replace(CONFIG, seed=5), patches, tmp_path / "first", CPU)
+    first.train_step()
+    second = Trainer(CONFIG, patches, tmp_path / "second", CPU, first.average.state_dict())
+    assert second.step == 0
+    for name, value in first.average.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[name])
+
+
+def test_settings_that_name_nothing_are_refused():
+    for change in ({"loss": "l3"}, {"precision": "fp16"}):
+        with pytest.raises(ValueError, match="must be"):
+            dataclasses.replace(CONFIG, **change)
+    with pytest.raises(ValueError, match="add larger ones"):
+        Patches([picture(24, 24, 0)], 2, 24)
