@@ -60,7 +60,9 @@ def train(
     validation = validation_pairs(val_lr, val_hr, settings.model.upscale) if val_lr and val_hr else []
     pictures = training_pictures(files, settings)
     try:
-        patches = Patches(pictures, settings.model.upscale, settings.patch)
+        patches = Patches(
+            pictures, settings.model.upscale, settings.patch, settings.synthetic_pictures, settings.synthetic_share
+        )
         weights = read_checkpoint(start_from).state if start_from else None
         trainer = Trainer(settings, patches, out, target, weights)
     except (ValueError, RuntimeError) as error:

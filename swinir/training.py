@@ -46,6 +46,7 @@ class TrainConfig:
     ema_decay: float = 0.995
     gradient_clip: float = 1.0
     synthetic_pictures: int = 12
+    synthetic_share: float = 0.5  # of the patches
     seed: int = 0
     precision: str = "bf16"  # or fp32
     loss: str = "l2"  # or l1, the paper's: for long runs
@@ -58,9 +59,14 @@ class TrainConfig:
 
 
 class Patches:
-    """LR/HR patch pairs, drawn in proportion to the gradient energy of what they show."""
+    """LR/HR patch pairs, chosen in proportion to the gradient energy of what they show.
 
-    def __init__(self, pictures: Sequence[Picture], scale: int, patch: int) -> None:
+    The last ``num_synthetic`` pictures, which hold the edges that can be learned, give ``synthetic_share`` of the patches.
+    """
+
+    def __init__(
+        self, pictures: Sequence[Picture], scale: int, patch: int, num_synthetic: int = 0, synthetic_share: float = 0.5
+    ) -> None:
         self.scale, self.patch = scale, patch
         self.pairs = [reduced_pair(picture, scale) for picture in pictures]
         places = [gradient_places(lr, patch) for lr, _ in self.pairs]
@@ -68,6 +74,10 @@ class Patches:
         energy = np.concatenate([energy for _, energy in places])
         if not len(energy):
             raise ValueError(f"no picture holds a patch of {patch} pixels once reduced x{scale}; add larger ones")
+        synthetic = self.places[:, 0] >= len(pictures) - num_synthetic
+        if 0 < synthetic.sum() < len(synthetic):
+            energy[synthetic] *= synthetic_share / energy[synthetic].sum()
+            energy[~synthetic] *= (1 - synthetic_share) / energy[~synthetic].sum()
         self.cumulative = np.cumsum(energy)
         self.cumulative /= self.cumulative[-1]
 
@@ -108,8 +118,8 @@ def gradient_places(lr: Picture, patch: int) -> tuple[NDArray[np.int64], NDArray
     rows, cols = (np.arange(0, size - patch + 1, GRID) for size in lr.shape[:2])
     y, x = (side.ravel() for side in np.meshgrid(rows, cols, indexing="ij"))
     inside = total[y + patch, x + patch] - total[y, x + patch] - total[y + patch, x] + total[y, x]
-    # The floor keeps skies in the training, a little; the ceiling keeps noise from taking it over.
-    return np.stack([y, x], axis=1), np.clip(inside / patch**2, 1.0, 10.0)
+    # The floor keeps skies in the training, a little; the ceiling keeps foliage, which cannot be guessed, from taking it over.
+    return np.stack([y, x], axis=1), np.clip(inside / patch**2, 1.0, 4.0)
 
 
 def start_as_pass_through(model: SwinIR) -> None:

@@ -64,6 +64,13 @@ def test_a_batch_depends_on_the_seed_and_the_step_alone(patches):
     assert first[1].shape == (2, 3, 32, 32)
 
 
+def test_synthetic_pictures_give_their_share_of_the_patches():
+    pictures = [picture(96, 120, seed) for seed in range(3)]
+    patches = Patches(pictures, 2, 16, num_synthetic=1, synthetic_share=0.25)
+    share = np.diff(patches.cumulative, prepend=0)[patches.places[:, 0] == 2].sum()
+    assert abs(share - 0.25) < 1e-9
+
+
 def test_the_start_passes_the_image_through(patches, tmp_path):
     trainer = Trainer(CONFIG, patches, tmp_path, CPU)
     x = torch.full((1, 3, 16, 16), 0.4)
