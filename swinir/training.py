@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from swinir.metrics import psnr_ssim_y
 from swinir.model import SwinIR, SwinIRConfig
-from swinir.resize import resize, resize_uint8
+from swinir.resize import resize_uint8
 from swinir.synthetic import synthetic_picture
 
 Picture = NDArray[np.uint8]
@@ -280,12 +280,6 @@ def training_pictures(files: Sequence[Path], config: TrainConfig) -> list[Pictur
     photographs = [np.asarray(Image.open(file).convert("RGB")) for file in files]
     drawn = [synthetic_picture(i, np.random.default_rng((config.seed, 7, i))) for i in range(config.synthetic_pictures)]
     return photographs + drawn
-
-
-def bicubic(lr: Picture, scale: int) -> Picture:
-    """The baseline: MATLAB-bicubic enlargement, rounded once."""
-    x = resize(torch.from_numpy(lr).permute(2, 0, 1).double(), scale)
-    return x.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
 
 
 def read_log(folder: Path) -> Iterator[dict[str, float]]:
