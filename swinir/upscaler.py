@@ -6,6 +6,7 @@ import copy
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ OVERLAP_SHALLOW = 16
 CPU_TILE = 256
 GPU_TILE = 512
 SMALLEST_TILE = 32  # rounded up to whole windows
+# On the CPU one forward pass at a time in a process. It has all cores anyway, and oneDNN's shared AMX kernels
+# (uxlfoundation/oneDNN#5393, pytorch/pytorch#187912) and MKL's first calls race when two threads compute: crashes and hangs.
+_CPU_LOCK = threading.Lock()
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
 
 
@@ -240,7 +244,7 @@ class Upscaler:
         x = x.to(self.device)
         if chans == 1 and self.in_chans == 3:
             x = x.expand(-1, 3, -1, -1)
-        with torch.inference_mode():
+        with _CPU_LOCK if self.device.type == "cpu" else nullcontext(), torch.inference_mode():
             y: Tensor = network(x)
         if chans == 1 and self.in_chans == 3:
             y = y.mean(dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""One Ray for all tests: 4 pretended cores, 2 pretended GPUs."""
+"""One Ray for the tests of this folder: 4 pretended cores, 2 pretended GPUs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import ray
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def ray_session() -> Iterator[str]:
     """The address of a running Ray, to which this process is connected."""
     with pytest.MonkeyPatch.context() as patch:
