@@ -9,6 +9,8 @@ import typer
 
 from jobs.demo import demo
 from jobs.evaluate import evaluate
+from jobs.images import images
+from jobs.inspect import inspect
 from jobs.models import models
 from jobs.train import train
 from jobs.video import video
@@ -23,6 +25,8 @@ app = typer.Typer(
     "4 failed, the same command resumes; 130 interrupted, the same command resumes.",
 )
 app.command("video")(video)
+app.command("inspect")(inspect)
+app.command("images")(images)
 app.command("models")(models)
 app.command("eval")(evaluate)
 app.command("train")(train)

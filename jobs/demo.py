@@ -21,7 +21,8 @@ def demo(
     from pipeline.cluster import run_units
     from pipeline.config import VideoConfig
     from pipeline.report import listener_for
-    from pipeline.video.job import report_name, upscale_video
+    from pipeline.video.destination import report_name
+    from pipeline.video.job import upscale_video
     from pipeline.video.preview import plan_only, write_preview
     from pipeline.video.sample import write_sample
 

@@ -21,17 +21,35 @@ Option = typer.Option
 
 
 def video(
-    source: Annotated[str, typer.Argument(help="A video: a path or an s3://, gs://, az://, http(s):// URL.")],
-    destination: Annotated[str, typer.Argument(help="Where the result goes; the ending chooses the container.")],
+    source: Annotated[
+        str, typer.Argument(help="A video, a folder of images or a pattern such as frames/%06d.png: a path or URL.")
+    ],
+    destination: Annotated[
+        str, typer.Argument(help="Where the result goes; the ending chooses the container, name/ or name%06d.png images.")
+    ],
     model: Annotated[str | None, Option(help="A preset of `swinir models`. [default: lightweight-x2]")] = None,
     weights: Annotated[str | None, Option(help="A .pth or .safetensors file or URL for the model.")] = None,
     codec: Annotated[str | None, Option(help="libx264, libx265, libsvtav1 or ffv1 (lossless). [default: libx264]")] = None,
     crf: Annotated[float | None, Option(help="Quality, smaller is better. [default: 16, 18, 24 by codec]")] = None,
     preset: Annotated[str | None, Option(help="The encoder's speed preset.")] = None,
     pix_fmt: Annotated[str | None, Option(help="Pixel format. [default: the source's]")] = None,
-    segment_seconds: Annotated[float | None, Option(help="How much video a unit of work holds. [default: 5]")] = None,
+    scale: Annotated[float | None, Option(help="How many times larger, 1.5 for example. [default: the model's scale]")] = None,
+    height: Annotated[int | None, Option(help="Height of the result in square pixels, 2160 for example.")] = None,
+    fit: Annotated[str | None, Option(help="The box to fill, in square pixels, 3840x2160 for example.")] = None,
+    segment_seconds: Annotated[float | None, Option(help="Most video in a unit of work. [default: 250 frames]")] = None,
     stream: Annotated[int | None, Option(help="Index of the video stream, where there are several.")] = None,
-    on_decode_error: Annotated[str | None, Option(help="fail, or repeat the frame before and list it. [default: fail]")] = None,
+    rate: Annotated[str | None, Option(help="Frames a second of an image sequence. [default: its times.csv, or 25]")] = None,
+    deinterlace: Annotated[
+        str | None,
+        Option(
+            help="bwdif (a picture of each frame), bwdif-fields (of each field, at twice the rate) or progressive (frames "
+            "as they are). [default: stop at interlaced video]"
+        ),
+    ] = None,
+    on_decode_error: Annotated[str | None, Option(help="fail, or repair by repeating, and list it. [default: fail]")] = None,
+    convert_subtitles: Annotated[
+        bool | None, Option("--convert-subtitles", help="Convert text subtitles that the container cannot hold; styles may go.")
+    ] = None,
     drop_incompatible: Annotated[
         bool | None, Option("--drop-incompatible", help="Drop what the container cannot hold.")
     ] = None,
@@ -50,7 +68,7 @@ def video(
 ) -> None:
     """Upscale a video: every frame, its exact time, every other stream."""
     options = {key: value for key, value in locals().items() if key in VideoConfig.model_fields}
-    settings = build_config(config, options)
+    settings = build_config(VideoConfig, config, options)
     if report and (report.is_dir() or not report.absolute().parent.is_dir()):
         raise ConfigError(f"--report {report} must name a file in a folder that exists")
     # Torch, FFmpeg and Ray load only once the settings are known to be right.

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import difflib
+from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import ConfigError
 
-CODECS = ("libx264", "libx265", "libsvtav1", "ffv1")
-Codec = Literal["libx264", "libx265", "libsvtav1", "ffv1"]
+CODECS = ("libx264", "libx265", "libsvtav1", "ffv1", "png", "gif")
+Codec = Literal["libx264", "libx265", "libsvtav1", "ffv1", "png", "gif"]
+PICTURE_CODECS = ("png", "gif")  # RGB of full range, without a container around that says more of it
+
+DeinterlaceChoice = Literal["bwdif", "bwdif-fields", "progressive"]
 
 DEFAULT_CRF = {"libx264": 16, "libx265": 18, "libsvtav1": 24}
 DEFAULT_PRESET = {"libx264": "medium", "libx265": "medium", "libsvtav1": "8"}
@@ -50,15 +54,48 @@ class VideoConfig(RunConfig):
     preset: str | None = None
     pix_fmt: str | None = None
     encoder_threads: int = Field(default=4, ge=1, description="part of the result: encoders' bytes depend on it")
-    segment_seconds: float = Field(default=5, gt=0)
+    segment_seconds: float | None = Field(default=None, gt=0, description="at most this much in a unit; None is 250 frames")
+    scale: float | None = Field(default=None, gt=0, le=64, description="of both sides, whatever the model's is")
+    height: int | None = Field(default=None, ge=16, le=65536, description="of the picture as it is shown")
+    fit: str | None = Field(
+        default=None, pattern=r"^[1-9]\d{1,4}x[1-9]\d{1,4}$", description="WIDTHxHEIGHT to fill as it is shown"
+    )
     stream: int | None = Field(default=None, ge=0, description="index of the video stream to upscale")
+    deinterlace: DeinterlaceChoice | None = Field(default=None, description="None stops at interlaced video")
+    rate: str | None = Field(default=None, description="frames a second of an image sequence, such as 24000/1001")
     on_decode_error: Literal["fail", "repeat"] = "fail"
+    convert_subtitles: bool = Field(default=False, description="text subtitles into the container's own, without all styles")
     drop_incompatible: bool = False
+
+    @property
+    def fit_box(self) -> tuple[int, int]:
+        """Width and height of ``fit``."""
+        width, height = map(int, (self.fit or "0x0").split("x"))
+        return width, height
+
+    @field_validator("rate", mode="before")
+    @classmethod
+    def _is_a_rate(cls, rate: object) -> str | None:
+        if rate is None:
+            return None
+        try:
+            exact = Fraction(str(rate))
+        except (ValueError, ZeroDivisionError):
+            exact = Fraction(0)
+        if not 0 < exact < 2**31 or exact.denominator >= 2**31:
+            raise ValueError("rate must be a positive number or fraction, such as 24000/1001")
+        return str(exact)
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        if sum(value is not None for value in (self.scale, self.height, self.fit)) > 1:
+            raise ValueError("scale, height and fit exclude one another")
+        return self
 
     @model_validator(mode="after")
     def _fill_encoder_defaults(self) -> Self:
-        if self.codec == "ffv1" and self.crf is not None:
-            raise ValueError("ffv1 is lossless and takes no crf")
+        if self.codec not in DEFAULT_CRF and self.crf is not None:
+            raise ValueError(f"{self.codec} takes no crf")
         if self.crf is None:
             object.__setattr__(self, "crf", DEFAULT_CRF.get(self.codec))
         if self.preset is None:
@@ -66,7 +103,36 @@ class VideoConfig(RunConfig):
         return self
 
 
-def build_config(file: str | Path | None, options: dict[str, Any]) -> VideoConfig:
+class ImagesConfig(RunConfig):
+    """One image job."""
+
+    output: Literal["files", "parquet", "webdataset"] = "files"
+    format: Literal["same", "png", "jpeg", "webp"] = "same"
+    png_level: int = Field(default=6, ge=0, le=9)
+    quality: int = Field(default=95, ge=1, le=100, description="of JPEG and WebP")
+    subsampling: Literal["444", "422", "420"] = "444"
+    scale: float | None = Field(default=None, gt=0, le=64, description="of both sides, whatever the model's is")
+    target_long_side: int | None = Field(default=None, ge=1, description="pixels of the longer side of each result")
+    min_side: int | None = Field(default=None, ge=1, description="a shorter side this long needs no upscaling: skipped")
+    max_pixels: int | None = Field(default=None, ge=1, description="a picture of more needs no upscaling: skipped")
+    bomb_pixels: int = Field(default=1 << 29, ge=1, description="a picture of more is not decoded")
+    animated: Literal["first", "refuse"] = "refuse"
+    image_column: str | None = None
+    url_column: str | None = None
+    shard_rows: int = Field(default=256, ge=1, description="pictures in a unit of work, on average")
+    retry_failed: bool = False
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        if self.scale is not None and self.target_long_side is not None:
+            raise ValueError("scale and target_long_side exclude one another")
+        return self
+
+
+C = TypeVar("C", VideoConfig, ImagesConfig)
+
+
+def build_config(kind: type[C], file: str | Path | None, options: dict[str, Any]) -> C:
     """The settings of ``file`` (YAML) with the given options over them; options that are None were not given.
 
     Raises ConfigError on an unreadable file, an unknown key or a value out of range.
@@ -74,9 +140,9 @@ def build_config(file: str | Path | None, options: dict[str, Any]) -> VideoConfi
     settings = read_yaml(Path(file)) if file else {}
     settings |= {key: value for key, value in options.items() if value is not None}
     try:
-        return VideoConfig(**settings)
+        return kind(**settings)
     except ValidationError as error:
-        raise ConfigError(_one_line(error, str(file) if file else "the options")) from error
+        raise ConfigError(_one_line(error, kind, str(file) if file else "the options")) from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -90,11 +156,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _one_line(error: ValidationError, where: str) -> str:
+def _one_line(error: ValidationError, kind: type[RunConfig], where: str) -> str:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(key, VideoConfig.model_fields, 1)
+        close = difflib.get_close_matches(key, kind.model_fields, 1)
         return f"unknown key {key!r} in {where}" + (f"; did you mean {close[0]!r}?" if close else "")
     message = first["msg"].removeprefix("Value error, ")
     return f"{key} in {where}: {message}, got {first['input']!r}" if key else f"{where}: {message}"

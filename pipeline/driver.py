@@ -145,6 +145,7 @@ class _Run:
         self._given_up = {unit_id: lines for unit_id, lines in ledger.quarantined().items() if unit_id not in self._before}
         self._committed: dict[str, dict[str, Any]] = {}
         self._quarantined: dict[str, list[str]] = {}
+        self._num_items: dict[str, int] = {}  # of the units that were assigned
         policy = Policy(
             depth=options.depth,
             stall_s=options.stall_s,
@@ -191,6 +192,7 @@ class _Run:
                     self._on_event(Event("worker_died", worker=worker, message=reason))
             case Assign(worker, unit):
                 self._pool.assign(worker, unit)
+                self._num_items[unit.id] = unit.num_items
                 self._on_event(Event("assigned", unit.id, worker=worker))
             case Split(unit, parts):
                 self._on_event(Event("split", unit.id, message=f"into {len(parts)} parts"))
@@ -209,7 +211,7 @@ class _Run:
     def _commit(self, unit_id: str, record: dict[str, Any], worker: int) -> None:
         if unit_id not in self._committed:
             self._committed[unit_id] = record
-            self._on_event(Event("committed", unit_id, worker=worker))
+            self._on_event(Event("committed", unit_id, self._num_items[unit_id], worker))
 
     def _tell(self, happened: Signal, now: float) -> None:
         match happened:

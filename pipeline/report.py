@@ -6,7 +6,6 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Mapping
 from importlib import metadata
 from typing import Any, Protocol
 
@@ -16,7 +15,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from pipeline import __version__
 from pipeline.driver import Event
-from pipeline.units import Unit
 
 PLAIN_INTERVAL_S = 5.0
 
@@ -32,13 +30,13 @@ class Listener(Protocol):
 
     def phase(self, name: str, total: int | None) -> None: ...
     def frames(self, count: int) -> None: ...
-    def event(self, units: Mapping[str, Unit], event: Event) -> None: ...
+    def event(self, event: Event) -> None: ...
     def note(self, line: str) -> None: ...
     def warn(self, line: str) -> None: ...
 
 
 class Tally:
-    """Frames done over all units, from events: done units whole, others as far as their current attempt is."""
+    """Items done over all units, from events: done units whole, others as far as their current attempt is."""
 
     def __init__(self) -> None:
         self._items: dict[str, int] = {}
@@ -46,7 +44,7 @@ class Tally:
         self._of_worker: dict[int, int] = {}
         self.started = time.monotonic()
 
-    def note(self, units: Mapping[str, Unit], event: Event) -> None:
+    def note(self, event: Event) -> None:
         if event.kind == "reused":
             self._reused += event.items_done
         elif event.kind == "progress":
@@ -54,7 +52,7 @@ class Tally:
             self._of_worker[event.worker] = self._of_worker.get(event.worker, 0) + max(0, gained)
             self._items[event.unit_id] = event.items_done
         elif event.kind == "committed":
-            self._items[event.unit_id] = units[event.unit_id].num_items
+            self._items[event.unit_id] = event.items_done
         elif event.kind == "failed":
             self._items[event.unit_id] = 0
 
@@ -63,7 +61,8 @@ class Tally:
         return self._reused + sum(self._items.values())
 
     @property
-    def fps(self) -> float:
+    def rate(self) -> float:
+        """Items a second since the start."""
         return (self.done - self._reused) / max(1e-9, time.monotonic() - self.started)
 
     def per_worker(self) -> str:
@@ -72,9 +71,10 @@ class Tally:
 
 
 class _Telling:
-    """What the three listeners share."""
+    """What the three listeners share; ``noun`` is what a job counts."""
 
-    def __init__(self) -> None:
+    def __init__(self, noun: str = "frames") -> None:
+        self._noun = noun
         self._phase, self._tally = "", Tally()
         self._total: int | None = None
 
@@ -85,8 +85,8 @@ class _Telling:
     def frames(self, count: int) -> None:
         self._update(count)
 
-    def event(self, units: Mapping[str, Unit], event: Event) -> None:
-        self._tally.note(units, event)
+    def event(self, event: Event) -> None:
+        self._tally.note(event)
         if event.kind in ("failed", "worker_died", "quarantined"):
             self.warn(f"{event.kind.replace('_', ' ')}: {event.message}")
         elif event.kind == "draining":
@@ -109,8 +109,8 @@ class _Telling:
 class TerminalListener(_Telling):
     """One live line: phase, bar, frames, rate, time left, rate per worker. Use as a context manager."""
 
-    def __init__(self, console: Console) -> None:
-        super().__init__()
+    def __init__(self, console: Console, noun: str = "frames") -> None:
+        super().__init__(noun)
         self._progress = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(), console=console, transient=True,
@@ -131,7 +131,7 @@ class TerminalListener(_Telling):
 
     def _update(self, done: int) -> None:
         if self._task is not None:
-            rate = f"{self._tally.fps:.2f} fps {self._tally.per_worker()}" if self._phase == "upscaling" else ""
+            rate = f"{self._tally.rate:.2f} {self._noun}/s {self._tally.per_worker()}" if self._phase == "upscaling" else ""
             self._progress.update(self._task, completed=done, rate=rate)
 
     def note(self, line: str) -> None:
@@ -144,8 +144,8 @@ class TerminalListener(_Telling):
 class PlainListener(_Telling):
     """A line when a phase begins and every few seconds; for logs."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, noun: str = "frames") -> None:
+        super().__init__(noun)
         self._last = 0.0
 
     def __enter__(self) -> PlainListener:
@@ -165,11 +165,10 @@ class PlainListener(_Telling):
             self._tell(done)
 
     def _tell(self, done: int) -> None:
-        line = f"{self._phase}: {done}" + (f" of {self._total}" if self._total else "") + " frames"
-        if self._phase == "upscaling" and self._tally.fps > 0 and self._total:
-            line += (
-                f", {self._tally.fps:.2f} fps, {(self._total - done) / self._tally.fps:.0f} s left, {self._tally.per_worker()}"
-            )
+        line = f"{self._phase}: {done}" + (f" of {self._total}" if self._total else "") + f" {self._noun}"
+        rate = self._tally.rate
+        if self._phase == "upscaling" and rate > 0 and self._total:
+            line += f", {rate:.2f} {self._noun}/s, {(self._total - done) / rate:.0f} s left, {self._tally.per_worker()}"
         self.note(line)
 
     def note(self, line: str) -> None:
@@ -187,7 +186,7 @@ class JsonListener(PlainListener):
         self._last = time.monotonic()
 
     def _tell(self, done: int) -> None:
-        self._print({"phase": self._phase, "frames": done, "total": self._total, "fps": round(self._tally.fps, 3)})
+        self._print({"phase": self._phase, self._noun: done, "total": self._total, "per_second": round(self._tally.rate, 3)})
 
     def note(self, line: str) -> None:
         self._print({"note": line})
@@ -199,9 +198,9 @@ class JsonListener(PlainListener):
         print(json.dumps(row, ensure_ascii=False), flush=True)
 
 
-def listener_for(as_json: bool) -> TerminalListener | PlainListener:
+def listener_for(as_json: bool, noun: str = "frames") -> TerminalListener | PlainListener:
     """The listener that suits the output; progress goes to standard error, JSON to standard output."""
     console = Console(stderr=True)
     if as_json:
-        return JsonListener()
-    return TerminalListener(console) if console.is_terminal else PlainListener()
+        return JsonListener(noun)
+    return TerminalListener(console, noun) if console.is_terminal else PlainListener(noun)

@@ -1,12 +1,16 @@
-"""Run a generator in a thread of its own, a few items ahead: decode, model and encode overlap through two of these."""
+"""Stages of work that overlap: a generator in a thread of its own, a function in several, each a few items ahead."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Iterable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 END = object()
@@ -56,6 +60,15 @@ def ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
     finally:
         closed.set()
         thread.join()
+
+
+def in_parallel(pool: ThreadPoolExecutor, function: Callable[[S], T], items: Iterable[S], depth: int) -> Iterator[T]:
+    """``function`` of each item in the same order, up to ``depth`` of them at once in the threads of ``pool``."""
+    source = iter(items)
+    running: deque[Future[T]] = deque(pool.submit(function, item) for item in islice(source, depth))
+    while running:
+        yield running.popleft().result()
+        running.extend(pool.submit(function, item) for item in islice(source, 1))
 
 
 def depth_for(item_bytes: int, budget_bytes: int = 256 << 20) -> int:

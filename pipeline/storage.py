@@ -12,8 +12,9 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 from pipeline import retry
 from pipeline.errors import ConfigError, MediaError, OutputError, UpscaleError
@@ -26,8 +27,10 @@ _BLOCK_BYTES = 4 * 2**20
 _NUM_BLOCKS = 16
 _NO_RANGES = "the server cannot serve parts of the file; download it first"
 _READ_ONLY = "this kind of storage is only for reading; use a local path, s3://, gs:// or az://"
-# The best first: S3 and https, Azure, Google, then times.
-_VERSION_FIELDS = ("ETag", "etag", "generation", "md5Hash", "Last-Modified", "LastModified", "last_modified", "created")
+# The best first: S3 and https, Azure, Google, Hugging Face, then times.
+_VERSION_FIELDS = (
+    "ETag", "etag", "generation", "md5Hash", "blob_id", "Last-Modified", "LastModified", "last_modified", "created"
+)  # fmt: skip
 
 
 def local_path(url: str) -> str | None:
@@ -223,10 +226,40 @@ def _identify_remote(url: str) -> SourceIdentity:
     info = retry.call(lambda: filesystem.info(path))
     if info.get("type") == "directory":
         raise MediaError(f"{url}: is a folder, not a file")
+    return _remote_identity(url, info)
+
+
+def _remote_identity(url: str, info: dict[str, Any]) -> SourceIdentity:
     if info.get("size") is None:
         raise MediaError(f"{url}: the server does not tell its size; download the file first")
-    version = next((str(info[field]) for field in _VERSION_FIELDS if info.get(field)), "")
-    return SourceIdentity(url, int(info["size"]), version.strip('"'))
+    return SourceIdentity(url, int(info["size"]), version_of(info))
+
+
+def version_of(info: dict[str, Any]) -> str:
+    """What an fsspec listing tells of a file that changes with its bytes; "" where it tells nothing."""
+    value = next((info[field] for field in _VERSION_FIELDS if info.get(field)), "")
+    # Of one file, fsspec's memory tells a number in a listing and a date when asked.
+    return str(value.timestamp() if isinstance(value, datetime) else value).strip('"')
+
+
+def identify_all(folder: str) -> list[SourceIdentity]:
+    """The files that lie in a folder itself, in no order; none where there is no such folder. Errors as ``identify``."""
+    path = local_path(folder)
+    try:
+        if path is not None:
+            with os.scandir(path) as entries:
+                files = [(entry.path, entry.stat()) for entry in entries if entry.is_file()]
+            return [SourceIdentity(name, status.st_size, str(status.st_mtime_ns)) for name, status in files]
+        filesystem, remote = open_filesystem(folder.rstrip("/"))
+        found = retry.call(lambda: filesystem.ls(remote, detail=True))
+        base = folder.rstrip("/")
+        return [_remote_identity(f"{base}/{info['name'].rpartition('/')[2]}", info) for info in found if info["type"] == "file"]
+    except FileNotFoundError:
+        return []
+    except UpscaleError:
+        raise
+    except Exception as error:
+        raise MediaError(f"{folder}: cannot be listed: {_one_line(error)}") from error
 
 
 @contextmanager

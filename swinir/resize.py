@@ -1,11 +1,13 @@
-"""MATLAB-exact bicubic resizing, the degradation that the published tables are measured with.
+"""MATLAB-exact bicubic resizing, the degradation that the published tables are measured with, and Lanczos to any size.
 
-Keys, "Cubic convolution interpolation for digital image processing", 1981, with a = -0.5; widened by the scale when shrinking
-(MATLAB ``imresize`` antialiasing); borders mirrored with the edge repeated; rows first, then columns.
+Keys, "Cubic convolution interpolation for digital image processing", 1981, with a = -0.5; Duchon, "Lanczos filtering in one
+and two dimensions", 1979, with three lobes. Widened by the scale when shrinking (MATLAB ``imresize`` antialiasing); borders
+mirrored with the edge repeated; rows first, then columns.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
 
@@ -13,6 +15,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+
+def cubic(x: Tensor) -> Tensor:
+    """Keys' kernel with a = -0.5."""
+    x = x.abs()
+    near = 1.5 * x**3 - 2.5 * x**2 + 1
+    far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    return torch.where(x <= 1, near, torch.where(x <= 2, far, torch.zeros_like(x)))
+
+
+def lanczos3(x: Tensor) -> Tensor:
+    """A sinc under the main lobe of a sinc three times as wide."""
+    return torch.where(x.abs() < 3, torch.sinc(x) * torch.sinc(x / 3), torch.zeros_like(x))
+
+
+Kernel = tuple[Callable[[Tensor], Tensor], float]  # and how wide it is, in samples
+
+CUBIC: Kernel = (cubic, 4.0)
+LANCZOS3: Kernel = (lanczos3, 6.0)
 
 
 def resize(x: Tensor, scale: Fraction | int) -> Tensor:
@@ -28,9 +49,21 @@ def resize_uint8(image: NDArray[np.uint8], scale: Fraction | int) -> NDArray[np.
     return x.to(torch.uint8).numpy()
 
 
-def resize_dim(x: Tensor, scale: Fraction | int, dim: int) -> Tensor:
-    """One pass along ``dim``; the other dimensions as they are."""
-    index, weights = taps(x.shape[dim], Fraction(scale))
+def resample(x: Tensor, height: int, width: int) -> Tensor:
+    """(..., H, W) floating point -> (..., height, width) by Lanczos, not clamped; ``x`` itself where it has that size."""
+    for dim, size in ((-2, height), (-1, width)):
+        if x.shape[dim] != size:
+            x = resize_dim(x, Fraction(size, x.shape[dim]), dim, LANCZOS3)
+    return x
+
+
+def resize_dim(x: Tensor, scale: Fraction | int, dim: int, kernel: Kernel = CUBIC) -> Tensor:
+    """One pass along ``dim``, bicubic by default; the other dimensions as they are."""
+    return weighed(x, dim, *taps(x.shape[dim], Fraction(scale), kernel))
+
+
+def weighed(x: Tensor, dim: int, index: Tensor, weights: Tensor) -> Tensor:
+    """Sums of slices of ``x`` along ``dim``, as ``taps``, or some columns of it, say: (num_taps, outputs) both."""
     shape = [1] * x.ndim
     shape[dim] = -1
     out: Tensor | None = None
@@ -42,27 +75,20 @@ def resize_dim(x: Tensor, scale: Fraction | int, dim: int) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def taps(size: int, scale: Fraction) -> tuple[Tensor, Tensor]:
+def taps(size: int, scale: Fraction, kernel: Kernel) -> tuple[Tensor, Tensor]:
     """For every output position the input positions and weights: two (num_taps, ceil(size * scale)), int64 and float64."""
     if size < 1 or scale <= 0:
         raise ValueError(f"size and scale must be positive, got {size} and {scale}")
     out_size = -int(-size * scale // 1)
     stretch = float(min(scale, Fraction(1)))
-    width = 4.0 / stretch
+    function, support = kernel
+    width = support / stretch
     center = torch.arange(out_size, dtype=torch.float64) / float(scale) + 0.5 * (1 / float(scale) - 1)
     first = torch.floor(center - width / 2)
     position = first[None] + torch.arange(int(np.ceil(width)) + 2, dtype=torch.float64)[:, None]
-    weights = cubic((center - position) * stretch)
+    weights = function((center - position) * stretch)
     weights = weights / weights.sum(dim=0)
     mirrored = position.long() % (2 * size)
     index = torch.minimum(mirrored, 2 * size - 1 - mirrored)
     used = weights.abs().amax(dim=1) > 0
     return index[used], weights[used]
-
-
-def cubic(x: Tensor) -> Tensor:
-    """Keys' kernel with a = -0.5."""
-    x = x.abs()
-    near = 1.5 * x**3 - 2.5 * x**2 + 1
-    far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
-    return torch.where(x <= 1, near, torch.where(x <= 2, far, torch.zeros_like(x)))

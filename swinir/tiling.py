@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from swinir.model import pad_to_windows
+from swinir.model import pad_to_windows, reflected_index
 
 Span = tuple[int, int]  # half-open
 
@@ -98,10 +98,13 @@ def blended_bands(
     rows, columns = plan_axis(height, tile, overlap, window), plan_axis(width, tile, overlap, window)
     row_weights = blend_weights(rows, overlap, scale)
     column_weights = blend_weights(columns, overlap, scale)
-    padded = pad_to_windows(x, window)
+    rows_of_x = reflected_index(height, rows[-1][1], x.device)
     above: Tensor | None = None  # what the rows of tiles so far add to the one at hand
     for index, (top, bottom) in enumerate(rows):
-        outputs = run([padded[..., top:bottom, left:right] for left, right in columns])
+        # Row by row, since padding copies.
+        strip = x[..., top:bottom, :] if bottom <= height else x.index_select(-2, rows_of_x[top:bottom])
+        strip = pad_to_windows(strip, window)
+        outputs = run([strip[..., left:right] for left, right in columns])
         if len(rows) == len(columns) == 1:
             yield 0, outputs[0][..., : height * scale, : width * scale]
             return

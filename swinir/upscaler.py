@@ -144,6 +144,8 @@ class Upscaler:
         """
         if lr.dtype not in (np.uint8, np.uint16):
             raise ValueError(f"pictures are uint8 or uint16, got {lr.dtype}")
+        if not lr.flags.writeable:  # which PyTorch does not take
+            lr = lr.copy()
         if lr.ndim == 2:
             images = lr[None, None]
         elif lr.ndim in (3, 4) and lr.shape[-1] == 3:
@@ -151,18 +153,15 @@ class Upscaler:
         else:
             raise ValueError(f"pictures are (H, W, 3), (H, W) or (N, H, W, 3), got {lr.shape}")
         num, chans, height, width = images.shape
-        out: Pictures = np.empty((num, chans, height * self.scale, width * self.scale), lr.dtype)
-        peak = int(np.iinfo(lr.dtype).max)
+        out: Pictures = np.empty((num, height * self.scale, width * self.scale, chans), lr.dtype)
         for start in range(0, num, self._batch):
             part = slice(start, start + self._batch)
-            x = torch.from_numpy(images[part].astype(np.float32)) / peak
 
             def store(top: int, band: Tensor, part: slice = part) -> None:
-                codes = (band * peak).round_().clamp_(0, peak).to("cpu", torch.int32)
-                out[part, :, top : top + codes.shape[2]] = codes.numpy()
+                out[part, top : top + band.shape[2]] = to_codes(band, lr.dtype)
 
-            self._fill(x, store)
-        pictures: Any = out[0] if lr.ndim == 2 else np.ascontiguousarray(np.moveaxis(out, 1, -1))
+            self.stream(torch.from_numpy(images[part]), store)
+        pictures: Any = out[..., 0] if lr.ndim == 2 else out
         result: Pictures = pictures if lr.ndim == 4 else pictures[0]
         return result
 
@@ -181,18 +180,22 @@ class Upscaler:
         def store(top: int, band: Tensor) -> None:
             out[:, :, top : top + band.shape[2]] = band
 
-        self._fill(x, store)
+        self.stream(x, store)
         return out
 
     @torch.no_grad()
-    def _fill(self, x: Tensor, store: Callable[[int, Tensor], None]) -> None:
-        """Hand the output to ``store`` in bands from the top; from the top again where memory ran out on the way."""
+    def stream(self, x: Tensor, store: Callable[[int, Tensor], None]) -> None:
+        """``upscale`` for what is too large for one tensor: the same values, handed to ``store`` in bands from the top.
+
+        ``x`` may hold uint8 or uint16 codes too, which become floats tile by tile. ``store`` takes the first row of a band and
+        the band (N, C, rows, W * scale), and gets all from the top again where memory ran out on the way.
+        """
         num, chans, height, width = x.shape
         if 0 in x.shape:
             raise ValueError(f"an image must hold at least one pixel, got shape {tuple(x.shape)}")
         if self.in_chans not in (0, chans) and not {chans, self.in_chans} <= {1, 3}:
             raise ValueError(f"{self.name} works on {self.in_chans} channels, got {chans}")
-        x = x.float()
+        x = x.float() if x.is_floating_point() else x
         separate = chans == 3 and self.in_chans == 1
         if separate:
             x = x.reshape(num * chans, 1, height, width)
@@ -224,7 +227,7 @@ class Upscaler:
 
     def _run(self, tiles: list[Tensor]) -> list[Tensor]:
         """The outputs of tiles of one shape, in batches of one size whatever there is to do."""
-        stack = torch.cat(tiles)
+        stack = as_floats(torch.cat(tiles))
         batches = torch.split(stack, self._batch)
         outputs = [self._forward(self._network, batch) for batch in batches]
         # One question to the device for the whole row; a plain baseline may pass on what is not finite.
@@ -259,6 +262,19 @@ class Upscaler:
         with self._lock:
             self.nonfinite_tiles += int((~damaged.isfinite().flatten(1).all(dim=1)).sum())
         return output
+
+
+def as_floats(x: Tensor) -> Tensor:
+    """uint8 or uint16 codes of full range as float32 in [0, 1]; floats as they are."""
+    return x if x.is_floating_point() else x.float() / torch.iinfo(x.dtype).max
+
+
+def to_codes(x: Tensor, dtype: np.dtype[Any]) -> Pictures:
+    """(N, C, H, W) floats in [0, 1] -> (N, H, W, C) codes of full range, rounded half to even and clamped."""
+    peak = int(np.iinfo(dtype).max)
+    codes = (x * peak).round_().clamp_(0, peak).to("cpu", torch.int32)
+    result: Pictures = codes.movedim(1, -1).numpy().astype(dtype)
+    return result
 
 
 def choose_device(name: str) -> torch.device:

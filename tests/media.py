@@ -41,8 +41,12 @@ def write_video(
     options: dict[str, str] | None = None,
     with_audio: bool = False,
     tags: dict[str, int] | None = None,
+    pictures: Sequence[np.ndarray] | None = None,
 ) -> Path:
-    """A numbered video; ``pts`` in ``time_base`` for variable rates; ``tags`` are attributes of the encoder."""
+    """A numbered video, or one of the luma ``pictures``; ``pts`` in ``time_base`` for variable rates.
+
+    ``tags`` are attributes of the encoder.
+    """
     width, height = size
     with av.open(str(path), "w") as out:
         video = out.add_stream(codec, rate=rate)
@@ -54,7 +58,7 @@ def write_video(
             setattr(video.codec_context, name, value)
         audio = out.add_stream("aac", rate=48000, layout="mono") if with_audio else None
         for number in range(num_frames):
-            grey = av.VideoFrame.from_ndarray(numbered_frame(number, width, height), "gray")
+            grey = av.VideoFrame.from_ndarray(pictures[number] if pictures else numbered_frame(number, width, height), "gray")
             grey.color_range = 2 if (tags or {}).get("color_range") == 2 else 1
             frame = grey.reformat(format=pix_fmt, dst_color_range=grey.color_range)
             if pts is not None:

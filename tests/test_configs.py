@@ -9,36 +9,38 @@ import pytest
 import yaml
 
 from jobs.train import read_settings, train_config
-from pipeline.config import VideoConfig, build_config
+from pipeline.config import ImagesConfig, VideoConfig, build_config
 from pipeline.video.streams import check_codec
 from swinir.presets import preset
 from swinir.training import TrainConfig
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 VIDEO = sorted(CONFIGS.glob("video*.yaml"))
+IMAGES = [CONFIGS / "images.yaml"]
 TRAIN = sorted((CONFIGS / "train").glob("*.yaml"))
 
 
 def test_every_file_has_a_loader():
-    assert sorted(CONFIGS.rglob("*.*")) == sorted([*VIDEO, *TRAIN])
+    assert sorted(CONFIGS.rglob("*.*")) == sorted([*VIDEO, *IMAGES, *TRAIN])
 
 
 @pytest.mark.parametrize("path", VIDEO, ids=lambda path: path.name)
 def test_video_settings_load(path):
-    config = build_config(path, {})
+    config = build_config(VideoConfig, path, {})
     assert preset(config.model).name == config.model
     check_codec(config.codec, "matroska", "out.mkv")
 
 
-def test_the_spelled_out_defaults_are_the_defaults_and_all_of_them():
-    path = CONFIGS / "video.yaml"
-    assert build_config(path, {}) == VideoConfig()
-    assert set(yaml.safe_load(path.read_text())) == set(VideoConfig.model_fields)
+@pytest.mark.parametrize(("name", "kind"), [("video.yaml", VideoConfig), ("images.yaml", ImagesConfig)])
+def test_the_spelled_out_defaults_are_the_defaults_and_all_of_them(name, kind):
+    path = CONFIGS / name
+    assert build_config(kind, path, {}) == kind()
+    assert set(yaml.safe_load(path.read_text())) == set(kind.model_fields)
 
 
 @pytest.mark.parametrize("codec", ["libx265", "libsvtav1", "ffv1"])
 def test_another_codec_over_the_defaults_gets_its_own_quality(codec):
-    assert build_config(CONFIGS / "video.yaml", {"codec": codec}) == VideoConfig(codec=codec)
+    assert build_config(VideoConfig, CONFIGS / "video.yaml", {"codec": codec}) == VideoConfig(codec=codec)
 
 
 @pytest.mark.parametrize("path", TRAIN, ids=lambda path: path.name)

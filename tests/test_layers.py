@@ -22,9 +22,16 @@ ALLOWED = {
 # Each module of pipeline/ imports only those before it.
 ORDER = [
     "errors", "config", "retry", "folders", "storage", "units", "ledger", "commands", "scheduler", "worker", "driver",
-    "stages", "report", "local", "cluster",
-    "video.timeline", "video.frames", "video.packets", "video.probe", "video.plan", "video.encode", "video.streams",
-    "video.reader", "video.assemble", "video.segment", "video.job", "video.preview", "video.sample", "api",
+    "stages", "preflight", "report", "local", "cluster", "dataset.patterns", "dataset.reading", "dataset.listing",
+    "dataset.tar", "dataset.parquet", "dataset.sources", "dataset.shards", "dataset.exif", "dataset.deep", "dataset.png",
+    "dataset.picture", "dataset.images", "dataset.encoding", "dataset.hidden", "dataset.bands", "dataset.enlarge",
+    "dataset.names", "dataset.index", "dataset.containers", "dataset.outputs", "dataset.sheet", "dataset.workload",
+    "dataset.card", "dataset.job", "video.cuts", "video.packing", "video.frames", "video.hdr", "video.header", "video.tags",
+    "video.decoder", "video.combing", "video.cropping", "video.scenes", "video.times", "video.truncation", "video.timeline",
+    "video.clock", "video.fields", "video.matroska", "video.packets", "video.probe", "video.quicktime", "video.sequence",
+    "video.size", "video.turn", "video.colours", "video.plan", "video.gif", "video.slices", "video.encode", "video.priming",
+    "video.subtitles", "video.streams", "video.drymux", "video.describe", "video.compare", "video.reader", "video.assemble",
+    "video.destination", "video.pictures", "video.segment", "video.job", "video.preview", "video.sample", "api",
 ]  # fmt: skip
 
 MODULES = sorted(path.relative_to(ROOT) for top in ALLOWED for path in (ROOT / top).rglob("*.py"))

@@ -39,7 +39,9 @@ def test_the_tree_names_every_file_with_its_first_sentence():
     assert tree() == first_sentences()
 
 
-@pytest.mark.parametrize("line", sorted(set(re.findall(r"^ *(swinir (?:video|eval|train|models|demo)\b.*)$", README, re.M))))
+@pytest.mark.parametrize(
+    "line", sorted(set(re.findall(r"^ *(swinir (?:video|images|inspect|eval|train|models|demo)\b.*)$", README, re.M)))
+)
 def test_its_commands_parse(line):
     words = line.partition("  #")[0].split()
     command = get_command(app).commands[words[1]]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import tempfile
+from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from fractions import Fraction
@@ -14,18 +16,34 @@ from typing import Any, BinaryIO
 import av
 import av.error
 import numpy as np
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.stream import Stream
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipeline.errors import OutputError
 from pipeline.storage import Store
-from pipeline.video.packets import read_packets
+from pipeline.video.clock import WRAPPING, SourceClock
+from pipeline.video.matroska import state_pixel_shape
+from pipeline.video.packets import StoredPacket, read_packets
 from pipeline.video.plan import EncodeSpec
 from pipeline.video.probe import VideoInfo, open_media
 from pipeline.video.reader import decode
-from pipeline.video.streams import StreamPlan, add_copies, add_video, converted, copy_container_tags
+from pipeline.video.streams import (
+    StreamPlan,
+    Taken,
+    Track,
+    add_streams,
+    copy_container_tags,
+    found_again,
+    is_cover,
+    read_openings,
+    tag_options,
+)
 from pipeline.video.timeline import Timeline
+
+LOOK_AHEAD_BYTES = 64 << 20
 
 Records = Sequence[dict[str, Any]]
 
@@ -49,41 +67,94 @@ def assemble(
     records: Records,
     store: Store,
     container_format: str,
-) -> dict[int, int]:
-    """Write ``target``; returns how many packets of each copied stream went in.
+) -> dict[int, Taken]:
+    """Write ``target``; returns what each copied stream took, by the source's index.
 
     Raises DamagedSegmentError where a segment differs from its record, OutputError where FFmpeg refuses a packet.
     """
-    # Without bitexact, Matroska numbers its tracks at random.
-    options = {"fflags": "+bitexact"} | ({"movflags": "+faststart"} if container_format in ("mp4", "mov") else {})
+    with open_media(source, name) as container:
+        openings = read_openings(container)
+    if not isinstance(source, str):
+        source.seek(0)
     with (
         open_media(source, name) as container,
-        av.open(str(target), "w", format=container_format, options=options) as out,
+        av.open(
+            str(target), "w", format=container_format, options=muxer_options(container_format, spec, container, streams)
+        ) as out,
     ):
-        video = add_video(out, spec, info.display_matrix, container.streams[info.stream])
-        copies = add_copies(out, container, streams)
-        copy_container_tags(out, container)
+        video, tracks = add_streams(out, container, streams, openings, spec)
+        shift = start_shift(container, timeline, spec, container_format)
+        copy_container_tags(out, container, shift)
         out.start_encoding()
         headers = {record["extradata"] for record in records}
         if len(headers) != 1 or (
             spec.global_header and base64.b64decode(headers.pop()) != bytes(video.codec_context.extradata or b"")
         ):
             raise OutputError(f"{name}: segments were encoded with different headers; run again with --fresh")
-        counts = dict.fromkeys(copies, 0)
-        joined = video_packets(records, store, timeline, spec, video)
+        clock = SourceClock(shift, info.time_repairs.packet_jumps, info.container in WRAPPING)
+        copied = copied_packets(container, tracks, clock, bool(info.damage))
+        num_streams = sum(plan.has_track and plan.type not in ("video", "cover", "attachment") for plan in streams)
+        joined = video_packets(records, store, timeline, spec, video, round(shift / Fraction(spec.time_base)))
         try:
             with closing(joined):  # it holds the local copy of a segment
-                for packet in merge(joined, copied_packets(container, copies, counts, bool(info.damage))):
+                for packet in merge(joined, in_time_order(copied, num_streams)):
                     out.mux(packet)
         except (av.error.FFmpegError, ValueError) as error:
             raise OutputError(f"{name}: the result cannot be written: {error}") from error
-    return counts
+        shapes = {video.index: (spec.width, spec.height, Fraction(spec.sample_aspect_ratio or 0))}
+        for index, track in tracks.items():
+            like = container.streams[index]
+            if isinstance(like, VideoStream):
+                shapes[track.stream.index] = (like.width, like.height, like.sample_aspect_ratio or Fraction())
+        places = [stream.index for stream in out.streams if stream.type != "attachment"]
+    for index, (width, height, shape) in shapes.items() if container_format in ("matroska", "webm") else ():
+        if shape and index in places:
+            state_pixel_shape(target, places.index(index), width, height, shape)
+    return {index: track.taken for index, track in tracks.items()}
+
+
+def muxer_options(
+    container_format: str, spec: EncodeSpec, container: InputContainer, streams: list[StreamPlan]
+) -> dict[str, str]:
+    """How the container is written: the same bytes every time, and an mp4's index first, its edit list exact."""
+    options = {"fflags": "+bitexact"}  # without it Matroska numbers its tracks at random
+    if container_format in ("mp4", "mov"):
+        copied = [container.streams[plan.index] for plan in streams if plan.action in ("copy", "convert")]
+        ticks = [Fraction(spec.time_base).denominator]
+        ticks += [stream.time_base.denominator for stream in copied if stream.time_base]
+        ticks += [stream.codec_context.sample_rate for stream in copied if isinstance(stream, AudioStream)]
+        flags = "+faststart" + tag_options(container_format, container, streams)
+        options |= {"movflags": flags, "movie_timescale": str(movie_timescale(ticks))}
+    return options
+
+
+def movie_timescale(ticks: Sequence[int]) -> int:
+    """Ticks a second in which all of ``ticks`` are whole, as far as the format's 31 bits go; at least the usual 1000.
+
+    Edit lists state in them when a stream starts: in milliseconds sound would move by up to one against the picture.
+    """
+    scale = 1000
+    for each in ticks:
+        common = math.lcm(scale, each)
+        scale = common if common < 2**31 else scale
+    return scale
+
+
+def start_shift(container: InputContainer, timeline: Timeline, spec: EncodeSpec, container_format: str) -> Fraction:
+    """Seconds that are added to every time of every stream.
+
+    A transport stream's clock starts anywhere, which no other container means by a time; an mp4 hides what is before zero.
+    """
+    if container.format.name in WRAPPING and container_format != "mpegts":
+        return -Fraction(round(Fraction(container.start_time * 90_000, av.time_base)), 90_000)
+    start = int(timeline.pts[0]) * Fraction(spec.time_base)
+    return max(-start, Fraction(0)) if container_format in ("mp4", "mov") else Fraction(0)
 
 
 def video_packets(
-    records: Records, store: Store, timeline: Timeline, spec: EncodeSpec, stream: Stream
+    records: Records, store: Store, timeline: Timeline, spec: EncodeSpec, stream: Stream, shift_ticks: int
 ) -> Generator[av.Packet[Any], None, None]:
-    """Packets of all segments with the timeline's times and DTS counted anew over the whole.
+    """Packets of all segments with the timeline's times, ``shift_ticks`` later, and DTS counted anew over the whole.
 
     An encoder's own DTS overlap at joins of variable rate. In decode order the i-th packet gets the (i - d)-th presentation
     time, d being the deepest reordering: rising, and never after its own presentation.
@@ -100,21 +171,48 @@ def video_packets(
                 raise DamagedSegmentError(record["index"], f"holds {len(order)} packets for {count} frames")
             for rank, stored in zip(order, read_packets(path), strict=True):
                 packet = av.Packet(stored.data)
-                packet.pts = int(times[rank])
-                packet.dts = (
+                packet.pts = int(times[rank]) + shift_ticks
+                packet.dts = shift_ticks + (
                     int(timeline.pts[position - depth])
                     if position >= depth
                     else int(timeline.pts[0]) - (depth - position) * step
                 )
                 packet.duration = int(timeline.duration[start + rank])
+                if position == len(timeline) - 1:
+                    packet.duration = max(packet.duration, last_step(timeline, packet, depth, step, shift_ticks))
                 packet.time_base, packet.stream, packet.is_keyframe = Fraction(spec.time_base), stream, stored.key
                 position += 1
                 yield packet
 
 
+def last_step(timeline: Timeline, packet: av.Packet[Any], depth: int, step: int, shift_ticks: int) -> int:
+    """Ticks that the packet decoded last should state, so that an mp4's steps of decoding add up to the whole duration.
+
+    Readers cut a track off where they end. Never longer than to the end of the video.
+    """
+    assert packet.pts is not None
+    assert packet.dts is not None
+    start = int(timeline.pts[0]) + shift_ticks
+    end = int(timeline.pts[-1] + timeline.duration[-1]) + shift_ticks
+    decoded_from = start - depth * step
+    return min(end - packet.pts, (end - start) - (packet.dts - decoded_from))
+
+
 def presentation_ranks(pts_in_decode_order: Sequence[int]) -> NDArray[np.int64]:
     """For each packet in decode order, which frame of the segment it shows."""
     return np.argsort(np.argsort(np.asarray(pts_in_decode_order, np.int64), kind="stable"), kind="stable")
+
+
+def stored_packets(records: Records, store: Store) -> Generator[StoredPacket, None, None]:
+    """The packets of all segments as they were stored, for results that need no multiplexer."""
+    for record in records:
+        with fetched(record, store) as path:
+            count = 0
+            for packet in read_packets(path):
+                yield packet
+                count += 1
+            if count != record["num_frames"]:
+                raise DamagedSegmentError(record["index"], f"holds {count} packets for {record['num_frames']} frames")
 
 
 @contextmanager
@@ -133,13 +231,13 @@ def fetched(record: dict[str, Any], store: Store) -> Iterator[Path]:
 
 
 def copied_packets(
-    container: InputContainer, copies: Mapping[int, Stream], counts: dict[int, int], damaged: bool
+    container: InputContainer, tracks: Mapping[int, Track], clock: SourceClock, damaged: bool
 ) -> Iterator[av.Packet[Any]]:
-    """Every packet of the streams that go along, as it is, in file order; ``counts`` is filled on the way.
+    """Every packet of the streams that go along, as their tracks take it, in file order, at its time by ``clock``.
 
     A ``damaged`` file, which the probe has reported, ends where it can no longer be read; any other raises OutputError there.
     """
-    wanted = [container.streams[index] for index in copies]
+    wanted = [container.streams[index] for index in tracks]
     if not wanted:
         return
     packets = container.demux(*wanted)
@@ -152,19 +250,40 @@ def copied_packets(
             if damaged:
                 return
             raise OutputError(f"the source can no longer be read to its end: {error}; run the same command again") from error
-        if not packet.size or (packet.dts is None and packet.pts is None):
+        if not packet.size:
             continue
-        index = packet.stream.index
-        target = copies[index]
-        if target.type == "subtitle" and target.codec_context is None:
-            text = converted(packet, target)
-            if text is None:
-                continue
-            packet = text
-        else:
-            packet.stream = target
-        counts[index] += 1
-        yield packet
+        if packet.dts is not None or packet.pts is not None:
+            clock.apply(packet)
+        taken = tracks[packet.stream_index].take(packet)
+        if taken is not None:
+            yield taken
+
+
+def in_time_order(
+    packets: Iterator[av.Packet[Any]], num_streams: int, look_ahead: int = LOOK_AHEAD_BYTES
+) -> Iterator[av.Packet[Any]]:
+    """Packets of several streams in order of their decode times, however the source has them interleaved.
+
+    A packet waits until each of ``num_streams`` shows its next one, as far as ``look_ahead`` bytes of packets hold it.
+    """
+    waiting: dict[int, deque[av.Packet[Any]]] = {}
+    size = 0
+    for packet in packets:
+        if is_cover(packet.stream):
+            yield packet
+            continue
+        waiting.setdefault(packet.stream_index, deque()).append(packet)
+        size += packet.size
+        while size > look_ahead or (len(waiting) == num_streams and all(waiting.values())):
+            first = _earliest(waiting)
+            size -= first.size
+            yield first
+    while any(waiting.values()):
+        yield _earliest(waiting)
+
+
+def _earliest(waiting: Mapping[int, deque[av.Packet[Any]]]) -> av.Packet[Any]:
+    return min((queue for queue in waiting.values() if queue), key=lambda queue: _decode_s(queue[0])).popleft()
 
 
 def merge(video: Iterator[av.Packet[Any]], others: Iterator[av.Packet[Any]]) -> Iterator[av.Packet[Any]]:
@@ -188,16 +307,18 @@ def _decode_s(packet: av.Packet[Any]) -> float:
     return float(ticks * packet.time_base)
 
 
-def verify(path: Path, name: str, timeline: Timeline, spec: EncodeSpec, counts: Mapping[int, int]) -> None:
+def verify(
+    path: Path, name: str, timeline: Timeline, spec: EncodeSpec, streams: Sequence[StreamPlan], taken: Mapping[int, Taken]
+) -> None:
     """Read the finished file: every frame decodes, at its time from the first on; every copied packet is there.
 
     Raises OutputError. Times may be off by half a tick of the container's own time base (Matroska keeps milliseconds).
     """
+    upscaled = next(plan.index for plan in streams if plan.action == "upscale")
     with open_media(str(path), name) as container:
-        # Streams are added with the upscaled video first.
-        if not container.streams.video:
+        video = found_again(container, streams).get(upscaled)
+        if not isinstance(video, VideoStream):
             raise OutputError(f"{name}: no video stream can be read back")
-        video = container.streams.video[0]
         video.thread_type = "AUTO"
         assert video.time_base is not None
         times = [frame.pts for frame in decode(container, video) if frame.pts is not None]
@@ -209,10 +330,14 @@ def verify(path: Path, name: str, timeline: Timeline, spec: EncodeSpec, counts: 
     if worst > 1.01 * float(video.time_base):
         raise OutputError(f"{name}: frame times read back are off by up to {worst:.6f} s; run the same command again")
     with open_media(str(path), name) as container:
-        found = dict.fromkeys(range(len(container.streams)), 0)
+        found = {index: stream.index for index, stream in found_again(container, streams).items()}
+        counts = dict.fromkeys(range(len(container.streams)), 0)
         for packet in container.demux():
-            found[packet.stream.index] += packet.size > 0
-    # Attachments have no packets; copied streams follow the video in the order they were added.
-    for position, (index, count) in enumerate(counts.items(), start=1):
-        if found.get(position, 0) < count:
-            raise OutputError(f"{name}: {found.get(position, 0)} of {count} packets of copied stream {index} can be read back")
+            counts[packet.stream_index] += packet.size > 0
+    for index, (num_packets, _) in taken.items():
+        if index not in found:
+            raise OutputError(f"{name}: copied stream {index} cannot be read back")
+        if counts[found[index]] < num_packets:
+            raise OutputError(
+                f"{name}: {counts[found[index]]} of {num_packets} packets of copied stream {index} can be read back"
+            )

@@ -11,15 +11,23 @@ import av.error
 import torch
 from av.codec.context import Flags
 from av.video.codeccontext import VideoCodecContext
+from av.video.frame import PictureType
 from torch import Tensor
 
 from pipeline.errors import ConfigError, OutputError
+from pipeline.video.cuts import KEY_FRAME_DISTANCE
 from pipeline.video.frames import from_planes
+from pipeline.video.header import UNSTATED
 from pipeline.video.packets import PacketWriter, StoredPacket, read_packets
 from pipeline.video.plan import EncodeSpec
+from pipeline.video.slices import num_slices
 from swinir.colour import PlaneLayout
 
-DECODERS = {"libx264": "h264", "libx265": "hevc", "libsvtav1": "libdav1d", "ffv1": "ffv1"}
+# x264 sets the quality of a first frame without knowing what the others cost, and all that refer to it pay for that. Where it
+# has just seen the first few, it chooses as in the middle of a video, and segments join without a dip in quality.
+NUM_PRIMERS = {"libx264": 8}
+
+DECODERS = {"libx264": "h264", "libx265": "hevc", "libsvtav1": "libdav1d", "ffv1": "ffv1", "png": "png"}
 
 
 def configure(context: VideoCodecContext, spec: EncodeSpec) -> None:
@@ -38,20 +46,25 @@ def configure(context: VideoCodecContext, spec: EncodeSpec) -> None:
 
 def encoder_options(spec: EncodeSpec) -> dict[str, str]:
     """Closed GOPs, constant quality, nothing in the stream that names the machine."""
+    chroma = {} if spec.chroma_location == UNSTATED else {"chroma_sample_location": spec.chroma_location}
     quality = {} if spec.crf is None else {"crf": f"{spec.crf:g}"}
     preset = {} if spec.preset is None else {"preset": spec.preset}
     match spec.codec:
         case "libx264":
             # x264's AVX-512 code for mbtree gives other bits from run to run (measured, libx264 of PyAV 18.1); AVX2's does not.
             pinned = "open-gop=0:asm=avx2" if torch.backends.cpu.get_cpu_capability() == "AVX512" else "open-gop=0"
-            return {**quality, **preset, "x264-params": pinned}
+            return {**quality, **preset, **chroma, "forced-idr": "1", "x264-params": pinned + spec.hdr}
         case "libx265":
             pinned = f"pools={spec.threads}:frame-threads=2:open-gop=0:info=0:log-level=error"
-            return {**quality, **preset, "x265-params": pinned}
+            return {**quality, **preset, **chroma, "x265-params": pinned + spec.hdr}
         case "libsvtav1":
-            return {**quality, **preset, "svtav1-params": f"lp={spec.threads}"}
+            pinned = f"lp={spec.threads}:keyint={KEY_FRAME_DISTANCE}"
+            return {**quality, **preset, **chroma, "svtav1-params": pinned + spec.hdr}
+        case "png":
+            return {"pred": "mixed"}
         case _:
-            return {"level": "3", "slices": "16", "slicecrc": "1", "g": "1"}
+            slices = num_slices(spec.pix_fmt, spec.width, spec.height)
+            return {**chroma, "level": "3", "slices": str(slices), "slicecrc": "1", "g": "1"}
 
 
 def check_encoder(spec: EncodeSpec) -> None:
@@ -76,17 +89,39 @@ class SegmentEncoder:
         configure(context, spec)
         context.open()
         self._context = context
+        self._primers: list[tuple[list[Tensor], int]] | None = [] if spec.codec in NUM_PRIMERS else None
         self._writer = PacketWriter(path)
 
     def write(self, planes: list[Tensor], pts: int) -> None:
-        """One frame; ``pts`` in the time base, rising."""
+        """One frame; ``pts`` in the time base, rising, of the first 0."""
+        if self._primers is None:
+            self._encode(planes, pts)
+            return
+        self._primers.append((planes, pts))
+        if len(self._primers) == NUM_PRIMERS[self._spec.codec]:
+            self._begin(self._primers)
+
+    def _begin(self, first: list[tuple[list[Tensor], int]]) -> None:
+        """Encode the first frames at negative times, of which nothing is kept, and then from the start."""
+        self._primers = None
+        stop = first[-1][1] + (first[1][1] if len(first) > 1 else 1)
+        for planes, pts in first:
+            self._encode(planes, pts - stop)
+        for planes, pts in first:
+            self._encode(planes, pts)
+
+    def _encode(self, planes: list[Tensor], pts: int) -> None:
         frame = from_planes(planes, self._layout, self._spec.pix_fmt)
         frame.pts, frame.time_base = pts, Fraction(self._spec.time_base)
+        frame.pict_type = PictureType.I if pts == 0 else PictureType.NONE
         frame.colorspace, frame.color_range = self._spec.color_space, self._spec.color_range
+        frame.color_primaries, frame.color_trc = self._spec.color_primaries, self._spec.color_trc  # where PNG's come from
         self._store(self._context.encode(frame))
 
     def finish(self) -> bytes:
         """Drain the encoder, close the file; the stream's extradata."""
+        if self._primers:
+            self._begin(self._primers)
         self._store(self._context.encode(None))
         self._writer.close()
         return bytes(self._context.extradata or b"")
@@ -97,7 +132,8 @@ class SegmentEncoder:
     def _store(self, packets: list[av.Packet[Any]]) -> None:
         for packet in packets:
             assert packet.pts is not None
-            self._writer.write(StoredPacket(packet.pts, packet.is_keyframe, bytes(packet)))
+            if packet.pts >= 0:
+                self._writer.write(StoredPacket(packet.pts, packet.is_keyframe, bytes(packet)))
 
 
 def verify_segment(path: Path, spec: EncodeSpec, extradata: bytes, pts: list[int]) -> None:

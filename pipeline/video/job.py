@@ -7,29 +7,42 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import partial
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from pipeline.config import VideoConfig
 from pipeline.driver import Event, Outcome, RunOptions
 from pipeline.errors import ConfigError, InterruptedRunError, MediaError, OutputError
 from pipeline.ledger import Ledger
+from pipeline.preflight import lease, load_model_spec
 from pipeline.report import Listener, software_versions
-from pipeline.storage import Store, identify, local_path, normal_url, open_input, split_url
+from pipeline.storage import Store, local_path
 from pipeline.units import Unit, Workload, digest
-from pipeline.video.assemble import DamagedSegmentError, assemble, verify
+from pipeline.video.assemble import DamagedSegmentError, assemble, stored_packets, verify
+from pipeline.video.destination import (
+    PICTURES_ONLY,
+    check_places,
+    config_for,
+    destination_of,
+    finished_report,
+    format_of,
+    pictures_only,
+    refuse_foreign,
+)
+from pipeline.video.drymux import plan_streams
 from pipeline.video.encode import check_encoder
-from pipeline.video.plan import VideoPlan, plan_video
+from pipeline.video.fields import pictures
+from pipeline.video.gif import check_gif
+from pipeline.video.pictures import size_bytes, verify_pictures, write_pictures
+from pipeline.video.plan import FORMAT_VERSION, VideoPlan, plan_video
 from pipeline.video.probe import VideoInfo, probe
 from pipeline.video.segment import SegmentWorkload
-from pipeline.video.streams import StreamPlan, check_codec, output_format, plan_streams, wants_global_header
+from pipeline.video.sequence import SequenceFile, identify, is_sequence, open_input
+from pipeline.video.streams import StreamPlan, check_codec, wants_global_header
 from pipeline.video.timeline import Timeline
-from swinir.spec import ModelSpec, load_spec
+from swinir.spec import ModelSpec
 
 RunUnits = Callable[[list[Unit], Workload, Ledger, RunOptions, Callable[[Event], None]], Outcome]
 
@@ -54,13 +67,18 @@ class Prepared:
     job_id: str  # of source, settings and weights
 
     @property
+    def pictures(self) -> Timeline:
+        """When each picture of the result is shown."""
+        return pictures(self.timeline, self.plan.deinterlace)
+
+    @property
     def warnings(self) -> list[str]:
         changed = [
             f"stream {s.index} ({s.type}, {s.codec}): {s.action}: {s.reason}"
             for s in self.streams
-            if s.action in ("drop", "convert")
+            if s.action in ("drop", "convert", "rewrite")
         ]
-        return [*self.info.warnings, *changed, *self.info.damage]
+        return [*self.info.warnings, *self.plan.warnings, *changed, *self.info.damage]
 
 
 def upscale_video(
@@ -73,16 +91,17 @@ def upscale_video(
     """
     started = time.monotonic()
     check_places(source, destination)
-    store, name = split_url(destination)
+    target = destination_of(destination)
+    config = config_for(config, format_of(destination), destination)
     with lease(destination):
         model = load_model_spec(config)
         job_id = job_digest(source, config, model)
-        done = finished_report(store, name, job_id)
+        done = finished_report(target, job_id)
         if done and not config.fresh:
             listener.note(f"{destination} is already complete; --fresh does it again")
             return {**done, "frames_processed": 0, "segments_reused": done["segments"]}
-        refuse_foreign(store, name, destination, config)
-        work = Store(f"{store.url}/{name}.swinir")
+        work = Store(f"{target.store.url}/{target.name}.swinir")
+        refuse_foreign(target, work, config.overwrite)
         if config.fresh:
             work.delete_all("")
         job = prepare(source, destination, config, model, job_id, work, listener)
@@ -93,13 +112,11 @@ def upscale_video(
         run.begin(job.identity)
         run.clear_quarantine()
         with scratch_in(work) as scratch:
-            target = scratch / f"joined{Path(name).suffix}"
-            report = run_and_join(job, run, target, run_units, listener)
+            made = scratch / f"joined{Path(target.name).suffix}"
+            report = run_and_join(job, run, made, run_units, listener)
             report["seconds"] = round(time.monotonic() - started, 3)
             report["fps"] = round(report["frames_processed"] / max(report["seconds"], 1e-9), 3)
-            # The report first: a result without one would be taken for somebody else's file.
-            store.write(report_name(name), json.dumps(report, indent=1, ensure_ascii=False).encode())
-            store.upload(target, name)
+            target.publish(made, report, work)
         work.delete_all("")
     return report
 
@@ -118,97 +135,38 @@ def scratch_in(work: Store) -> Iterator[Path]:
     yield scratch
 
 
-def load_model_spec(config: VideoConfig) -> ModelSpec:
-    try:
-        return load_spec(config.model, config.weights, config.precision, config.tile)
-    except ValueError as error:
-        raise ConfigError(" ".join(str(error).split())) from error
-
-
 def job_digest(source: str, config: VideoConfig, model: ModelSpec) -> str:
     """What the command asks for, known without decoding anything."""
     settings = config.model_dump(exclude=UNSEEN_SETTINGS | {"weights"})
-    return digest([asdict(identify(source)), settings, model.weights_sha256])
-
-
-def finished_report(store: Store, name: str, job_id: str) -> dict[str, Any] | None:
-    """The report of the same job, where its result is still there at its size."""
-    report = read_report(store, name)
-    if report is None or report.get("job") != job_id or not store.exists(name):
-        return None
-    return report if store.size_bytes(name) == report.get("size_bytes") else None
-
-
-def read_report(store: Store, name: str) -> dict[str, Any] | None:
-    try:
-        report = json.loads(store.read(report_name(name)))
-    except (FileNotFoundError, ValueError):
-        return None
-    return report if isinstance(report, dict) else None
-
-
-def report_name(name: str) -> str:
-    return f"{name}.report.json"
-
-
-def refuse_foreign(store: Store, name: str, destination: str, config: VideoConfig) -> None:
-    """Never write over a file that this program did not make."""
-    if store.exists(name) and not config.overwrite and read_report(store, name) is None:
-        raise ConfigError(f"{destination} exists and was not made by this program; pass --overwrite or choose another name")
-
-
-def check_places(source: str, destination: str) -> None:
-    """ConfigError where the destination is the source, or lies in no folder."""
-    if normal_url(source) == normal_url(destination):
-        raise ConfigError(f"{destination} is the source itself; choose another destination")
-    path = local_path(destination)
-    if path is not None and not Path(path).parent.is_dir():
-        raise ConfigError(f"{Path(path).parent} is not a folder; create it first")
-
-
-@contextmanager
-def lease(destination: str) -> Iterator[None]:
-    """Only one job on a local destination; a second fails at once. The lock dies with the process.
-
-    In object stores two jobs do the same work twice and publish the same bytes; first-writer-wins commits keep them apart.
-    """
-    path = local_path(destination)
-    if path is None:
-        yield
-        return
-    folder = Path(path).parent
-    lock_path = folder / f".{Path(path).name}.lock"
-    lock = FileLock(lock_path, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise ConfigError(f"{destination} is being made by another running command") from error
-    except OSError as error:
-        raise ConfigError(f"cannot write in {folder}: {error.strerror or error}") from error
-    try:
-        yield
-    except OSError as error:
-        place = error.filename or destination
-        raise OutputError(f"{place}: {error.strerror or error}; the same command goes on from there") from error
-    finally:
-        lock_path.unlink(missing_ok=True)
-        lock.release()
+    return digest([asdict(identify(source, config.rate)), settings, model.weights_sha256])
 
 
 def prepare(
     source: str, destination: str, config: VideoConfig, model: ModelSpec, job_id: str, work: Store | None, listener: Listener
 ) -> Prepared:
     """Check that the result can be written, decode the source once (or take an earlier probe of it), plan."""
-    container_format = output_format(destination)
+    container_format = format_of(destination)
     check_places(source, destination)
-    check_codec(config.codec, container_format, destination)
-    identity = asdict(identify(source))
-    with open_input(source) as media:
-        streams = plan_streams(media, source, config.stream, container_format, config.drop_incompatible)
+    if container_format not in PICTURES_ONLY:
+        check_codec(config.codec, container_format, destination)
+    if config.rate and not is_sequence(source):
+        raise ConfigError(f"--rate {config.rate} is for image sequences; {source} has times of its own")
+    identity = asdict(identify(source, config.rate))
+    with open_input(source, config.rate) as media:
+        if container_format in PICTURES_ONLY:
+            streams, lost = pictures_only(media, source, config.stream), list[str]()
+        else:
+            streams, lost = plan_streams(media, source, config, container_format)
     listener.phase("probing", None)
     info, timeline = probe_once(source, identity, config, work, listener)
-    plan = plan_video(info, timeline, model.scale, config, wants_global_header(container_format))
-    check_encoder(plan.encode)
+    plan = plan_video(info, timeline, model.scale, config, wants_global_header(container_format), container_format)
+    plan = replace(plan, warnings=(*plan.warnings, *lost))
+    if container_format == "gif":
+        plan = replace(
+            plan, warnings=(*plan.warnings, *check_gif(pictures(timeline, plan.deinterlace), plan.encode, destination))
+        )
+    else:
+        check_encoder(plan.encode)
     described = {
         "versions": software_versions(),
         "name": model.name,
@@ -228,14 +186,16 @@ def probe_once(
     source: str, identity: dict[str, Any], config: VideoConfig, work: Store | None, listener: Listener
 ) -> tuple[VideoInfo, Timeline]:
     """The probe of exactly this source, kept in the work folder so that a resumed run need not decode everything again."""
-    key = f"probe-{digest([identity, config.stream])}"
+    key = f"probe-{digest([FORMAT_VERSION, identity, config.stream])}"
     with tempfile.TemporaryDirectory(prefix="swinir-") as scratch:
         path = Path(scratch) / "timeline.parquet"
         if work is not None and work.exists(f"{key}.json"):
             work.download(f"{key}.parquet", path)
             return VideoInfo.from_json(json.loads(work.read(f"{key}.json"))), Timeline.read(str(path))
-        with open_input(source) as media:
+        with open_input(source, config.rate) as media:
             info, timeline = probe(media, source, config.stream, listener.frames)
+            if isinstance(media, SequenceFile):
+                info = media.completed(info)
         if work is not None:
             timeline.write(str(path))
             work.upload(path, f"{key}.parquet")
@@ -254,18 +214,20 @@ def refuse_damage(job: Prepared) -> None:
 def run_and_join(job: Prepared, run: Ledger, target: Path, run_units: RunUnits, listener: Listener) -> dict[str, Any]:
     """Upscale what is not yet committed, join it into ``target`` and verify that; the report but for its times."""
     units = job.plan.units(job.identity)
-    workload = SegmentWorkload(job.source, job.info, job.timeline, job.plan, job.model, job.config.device, run.store)
+    workload = SegmentWorkload(
+        job.source, job.config.rate, job.info, job.timeline, job.plan, job.model, job.config.device, run.store
+    )
     options = RunOptions(
         num_workers=job.config.workers, device=job.config.device, address=job.config.address, stall_s=job.config.stall_seconds
     )
     before = set(run.committed())
     while True:
-        listener.phase("upscaling", job.info.num_frames)
-        outcome = run_units(units, workload, run, options, partial(listener.event, {unit.id: unit for unit in units}))
+        listener.phase("upscaling", len(job.pictures))
+        outcome = run_units(units, workload, run, options, listener.event)
         refuse_unfinished(outcome, units)
         records = sorted(outcome.committed.values(), key=lambda record: record["index"])
         try:
-            join(job, run.store, records, target, listener)
+            moved = join(job, run.store, records, target, listener)
         except DamagedSegmentError as damaged:
             listener.warn(f"{damaged}; done again")
             run.forget(units[damaged.index].id)
@@ -275,7 +237,9 @@ def run_and_join(job: Prepared, run: Ledger, target: Path, run_units: RunUnits, 
         if len(made) > 1:
             listener.warn(f"segments were made at different precisions or tiles: {made}")
         new = [unit for unit in units if unit.id not in before]
-        return describe(job, units, new, target.stat().st_size) | {
+        report = describe(job, units, new, size_bytes(target))
+        return report | {
+            "warnings": [*report["warnings"], *moved],
             "made_with": [{"precision": precision, "tile": tile} for precision, tile in made],
             "nonfinite_tiles": sum(record["nonfinite_tiles"] for record in records),
         }
@@ -295,17 +259,25 @@ def refuse_unfinished(outcome: Outcome, units: list[Unit]) -> None:
             )
 
 
-def join(job: Prepared, segments: Store, records: list[dict[str, Any]], target: Path, listener: Listener) -> None:
-    """Assemble and verify; no trace of ``target`` stays where that fails half-way."""
+def join(job: Prepared, segments: Store, records: list[dict[str, Any]], target: Path, listener: Listener) -> list[str]:
+    """Assemble and verify; no trace of ``target`` stays where that fails half-way. Returns what became known only then."""
+    if target.is_dir():
+        shutil.rmtree(target)
     target.unlink(missing_ok=True)
     listener.phase("joining", None)
-    with open_input(job.source) as media:
-        counts = assemble(
+    if job.container_format in PICTURES_ONLY:
+        with open_input(job.source, job.config.rate) as media, closing(stored_packets(records, segments)) as packets:
+            write_pictures(target, destination_of(job.destination), media, packets, job.pictures, job.plan.encode)
+        listener.phase("verifying", None)
+        verify_pictures(target, job.destination, job.pictures, job.plan.encode)
+        return []
+    with open_input(job.source, job.config.rate) as media:
+        taken = assemble(
             target,
             media,
             job.source,
             job.info,
-            job.timeline,
+            job.pictures,
             job.plan.encode,
             job.streams,
             records,
@@ -313,11 +285,16 @@ def join(job: Prepared, segments: Store, records: list[dict[str, Any]], target: 
             job.container_format,
         )
     listener.phase("verifying", None)
-    verify(target, job.destination, job.timeline, job.plan.encode, counts)
+    verify(target, job.destination, job.pictures, job.plan.encode, job.streams, taken)
+    return [
+        f"stream {index}: {moved} of {count} packets did not rise in time and were moved up by a tick or more"
+        for index, (count, moved) in taken.items()
+        if moved
+    ]
 
 
 def describe(job: Prepared, units: list[Unit], new: list[Unit], size_bytes: int) -> dict[str, Any]:
-    repeated = [int(index) for index in job.timeline.repeated.nonzero()[0]]
+    repeated = [int(index) for index in job.pictures.repeated.nonzero()[0]]
     damaged = bool(job.info.damage)
     return {
         "source": job.source,
@@ -325,9 +302,10 @@ def describe(job: Prepared, units: list[Unit], new: list[Unit], size_bytes: int)
         "job": job.job_id,
         "plan": digest(job.identity),
         "size_bytes": size_bytes,
-        "frames_in": job.info.num_frames - len(repeated),
-        "frames_out": job.info.num_frames,
+        "frames_in": int((~job.timeline.repeated).sum()),
+        "frames_out": len(job.pictures),
         "frames_repaired": repeated,
+        **job.info.time_repairs.report(),
         "frames_processed": sum(unit.num_items for unit in new),
         "segments": len(units),
         "segments_reused": len(units) - len(new),
@@ -348,12 +326,12 @@ def describe(job: Prepared, units: list[Unit], new: list[Unit], size_bytes: int)
 
 def describe_plan(job: Prepared) -> dict[str, Any]:
     """What ``--dry-run`` shows."""
-    encode, folder = job.plan.encode, local_path(split_url(job.destination)[0].url)
+    encode, folder = job.plan.encode, local_path(destination_of(job.destination).store.url)
     lengths = [stop - start for start, stop in job.plan.segments]
     return {
         "source": job.source,
         "destination": job.destination,
-        "frames": job.info.num_frames,
+        "frames": len(job.pictures),
         "duration_s": round(job.info.duration_s, 3),
         "size": f"{job.info.width}x{job.info.height} -> {encode.width}x{encode.height}",
         "model": job.model.name,
@@ -371,5 +349,5 @@ def describe_plan(job: Prepared) -> dict[str, Any]:
 def disk_estimate_bytes(job: Prepared) -> int:
     """Segments and the joined file at once: half a byte a pixel lossless, an eighth of that otherwise; on the safe side."""
     encode = job.plan.encode
-    per_pixel = 0.75 if job.config.codec == "ffv1" else 0.1
-    return round(2.1 * per_pixel * encode.width * encode.height * job.info.num_frames)
+    per_pixel = {"ffv1": 0.75, "png": 3.0, "gif": 1.0}.get(job.config.codec, 0.1)
+    return round(2.1 * per_pixel * encode.width * encode.height * len(job.pictures))

@@ -6,7 +6,6 @@ decode is the one truth about a file; it costs little beside the model. Workers 
 
 from __future__ import annotations
 
-import re
 import struct
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
@@ -16,14 +15,22 @@ from typing import Any, BinaryIO
 
 import av
 import av.error
-import numpy as np
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from pipeline.errors import MediaError
+from pipeline.video.clock import WRAPPING, StreamClock, jump_lines, pause_lines, settle
+from pipeline.video.combing import CombMeter, Interlacing
+from pipeline.video.cropping import window_of
+from pipeline.video.decoder import decoder_for
 from pipeline.video.frames import checksum
+from pipeline.video.header import UNSTATED, Header, read_header
+from pipeline.video.scenes import SceneMeter
+from pipeline.video.tags import TagMeter, side_data
 from pipeline.video.timeline import Timeline, TimelineBuilder
+from pipeline.video.times import TimeRepairs
+from pipeline.video.truncation import last_duration, matroska_bytes, truncation
 
 UNSPECIFIED = 2  # the H.273 code point of matrix, primaries and transfer that nobody stated
 
@@ -48,17 +55,27 @@ class VideoInfo:
     color_trc: int
     num_frames: int
     duration_s: float
+    corner: tuple[int, ...] = (0, 0)  # x and y in a frame where the picture begins that is shown
+    interlacing: Interlacing = field(default_factory=Interlacing)
+    time_repairs: TimeRepairs = field(default_factory=TimeRepairs)
+    chroma_location: str = UNSTATED
+    transparent: bool = False  # in some pixel of some frame
+    mastering_display: tuple[str, ...] = ()  # as hdr.mastering_display
+    content_light: tuple[int, ...] = ()
+    side_data: tuple[str, ...] = ()  # FFmpeg's names of what frames carry besides their picture
     damage: tuple[str, ...] = ()
     guesses: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return values | {"time_repairs": self.time_repairs.to_json()}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> VideoInfo:
         fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
-        return cls(**fields)
+        fields["time_repairs"] = TimeRepairs.from_json(fields["time_repairs"])
+        return cls(**fields | {"interlacing": Interlacing(**fields["interlacing"])})
 
 
 @dataclass(slots=True)
@@ -68,12 +85,16 @@ class _Scan:
     timeline: TimelineBuilder = field(default_factory=TimelineBuilder)
     damage: list[str] = field(default_factory=list)
     sizes: set[tuple[int, int, str]] = field(default_factory=set)
-    num_interlaced: int = 0
+    combs: CombMeter = field(default_factory=CombMeter)
     early_pts: list[int] = field(default_factory=list)  # of packets before the first picture
     packet_pts: set[int] = field(default_factory=set)
     num_packets: int = 0
     last_end_s: float = 0.0
-    side_data: set[str] = field(default_factory=set)
+    declared_bytes: int | None = None  # of a Matroska file
+    clocks: dict[int, StreamClock] = field(default_factory=dict)  # of the other streams
+    tags: TagMeter = field(default_factory=TagMeter)
+    name_at: Callable[[int], str] | None = None  # of an image sequence: which file a byte belongs to
+    scenes: SceneMeter = field(default_factory=SceneMeter)
     first: av.VideoFrame | None = None
 
 
@@ -124,12 +145,12 @@ class _DamagedError(Exception):
 def _probe(
     source: str | BinaryIO, name: str, stream: int | None, on_frame: Callable[[int], None], threads: int
 ) -> tuple[VideoInfo, Timeline]:
-    if not isinstance(source, str):
-        source.seek(0)
+    declared_bytes = matroska_bytes(source)
     with open_media(source, name) as container:
         video = choose_video_stream(container, name, stream)
+        header = read_header(container, video.index)
         use_threads(video, threads)
-        scan = _Scan()
+        scan = _Scan(name_at=getattr(source, "name_at", None), declared_bytes=declared_bytes)
         for _ in _decode_all(container, video, scan):
             on_frame(scan.timeline.num_frames)
         _note_lost_packets(video, scan)
@@ -137,7 +158,7 @@ def _probe(
             raise _DamagedError
         if scan.first is None:
             raise MediaError(f"{name}: no frame of video stream {video.index} ({video.codec_context.name}) can be decoded")
-        return _conclude(container, video, scan, name)
+        return _conclude(container, video, header, scan, name)
 
 
 def use_threads(video: VideoStream, threads: int) -> None:
@@ -147,7 +168,7 @@ def use_threads(video: VideoStream, threads: int) -> None:
 
 
 def _decode_all(container: InputContainer, video: VideoStream, scan: _Scan) -> Iterator[None]:
-    packets = container.demux()
+    packets, decode = container.demux(), decoder_for(video)
     while True:
         try:
             packet = next(packets)
@@ -159,6 +180,7 @@ def _decode_all(container: InputContainer, video: VideoStream, scan: _Scan) -> I
         if packet.size and packet.pts is not None and packet.time_base:
             scan.last_end_s = max(scan.last_end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
         if packet.stream.index != video.index:
+            scan.clocks.setdefault(packet.stream.index, StreamClock()).note(packet)
             continue
         scan.num_packets += packet.size > 0
         if packet.pts is not None and not packet.is_discard:
@@ -167,15 +189,14 @@ def _decode_all(container: InputContainer, video: VideoStream, scan: _Scan) -> I
                 scan.early_pts.append(packet.pts)
         try:
             # The flush packet has size 0 and must be decoded: it drains the decoder.
-            frames = packet.decode()
+            frames = decode(packet)
         except av.error.EOFError:
             continue
         except av.error.FFmpegError as error:
             _note_bad_packet(packet, scan, _reason(error))
             continue
         for frame in frames:
-            if isinstance(frame, av.VideoFrame):
-                _note_frame(frame, scan)
+            _note_frame(frame, video.codec_context.name, scan)
             yield
 
 
@@ -185,7 +206,7 @@ def _note_lost_packets(video: VideoStream, scan: _Scan) -> None:
     Other codecs have packets that show nothing by design.
     """
     shown = {pts for pts in scan.timeline.pts if pts is not None}
-    if video.codec_context.name not in ("h264", "hevc") or len(shown) != scan.timeline.num_frames or scan.num_interlaced:
+    if video.codec_context.name not in ("h264", "hevc") or len(shown) != scan.timeline.num_frames or scan.combs.seen.flagged:
         return
     noted = {pts for _, pts in scan.timeline.missing}
     rising = sorted(shown)
@@ -199,69 +220,90 @@ def _note_bad_packet(packet: av.Packet[Any], scan: _Scan, reason: str) -> None:
     if scan.first is None:
         return  # nothing to show before the first key frame
     where = "unknown time" if packet.pts is None or not packet.time_base else f"{float(packet.pts * packet.time_base):.3f} s"
+    if scan.name_at and packet.pos is not None:
+        where += f", {scan.name_at(packet.pos)},"
     scan.damage.append(f"a packet at {where} cannot be decoded: {reason}")
     scan.timeline.add_missing(packet.pts)
 
 
-def _note_frame(frame: av.VideoFrame, scan: _Scan) -> None:
+def _note_frame(frame: av.VideoFrame, codec: str, scan: _Scan) -> None:
     if scan.first is None:
         scan.first = frame
     if frame.is_corrupt:
         at = f"{float(frame.pts * frame.time_base):.3f} s" if frame.pts is not None and frame.time_base else "unknown time"
         scan.damage.append(f"frame {scan.timeline.num_frames} at {at} is damaged")
-    scan.num_interlaced += bool(frame.interlaced_frame)
+    scan.combs.add(frame)
     scan.sizes.add((frame.width, frame.height, frame.format.name))
-    if frame.key_frame:
-        scan.side_data.update(str(data.type.name) for data in side_data(frame))
-    scan.timeline.add(frame.pts, frame.duration, checksum(frame), bool(frame.key_frame))
+    scan.tags.add(frame, codec)
+    scan.timeline.add(frame.pts, frame.duration, checksum(frame), bool(frame.key_frame), scan.scenes.change(frame))
 
 
-def _conclude(container: InputContainer, video: VideoStream, scan: _Scan, name: str) -> tuple[VideoInfo, Timeline]:
+def _conclude(
+    container: InputContainer, video: VideoStream, header: Header, scan: _Scan, name: str
+) -> tuple[VideoInfo, Timeline]:
     assert scan.first is not None
     if len(scan.sizes) > 1:
         raise MediaError(
             f"{name}: frames change size or format mid-stream ({sorted(scan.sizes)}); split it at the changes first"
         )
-    if scan.num_interlaced:
+    scan.tags.refuse_change(name)
+    if header.dolby_vision[:1] == (5,):
         raise MediaError(
-            f"{name}: interlaced ({scan.num_interlaced} of {scan.timeline.num_frames} frames); deinterlace it first, e.g. "
-            f"ffmpeg -i {name} -vf bwdif=send_frame -c:v ffv1 -c:a copy deinterlaced.mkv"
+            f"{name}: Dolby Vision profile 5 shows false colours without its metadata, which cannot be kept; first convert it "
+            "to HDR10 with a program that knows Dolby Vision"
         )
     first, context = scan.first, video.codec_context
     assert video.time_base is not None
     rate = video.guessed_rate or video.average_rate or Fraction(25)
-    is_avi = container.format.name == "avi"
+    short = truncation(container, video, scan.declared_bytes, scan.num_packets, scan.last_end_s)
+    trust_pts = container.format.name != "avi" or not context.has_b_frames
+    builder, last_pts = scan.timeline, max((pts for pts in scan.timeline.pts if pts is not None), default=0)
+    if not short and builder.pts[-1] == last_pts:
+        builder.duration[-1] = last_duration(container.format.name, video, last_pts, builder.duration[-1])
     try:
-        timeline, guesses = scan.timeline.build(1 / (rate * video.time_base), not is_avi or not context.has_b_frames)
+        timeline, repairs, guesses = settle(
+            builder,
+            1 / (rate * video.time_base),
+            1 / video.time_base,
+            trust_pts,
+            scan.clocks if container.format.name in WRAPPING else None,
+            {stream.index for stream in container.streams.audio},
+        )
     except MediaError as error:
         raise MediaError(f"{name}: {error}") from error
-    scan.damage += truncation(container, video, timeline, scan)
-    warnings = []
+    scan.damage += [*jump_lines(repairs, video.time_base), *short]
+    warnings = pause_lines(repairs, timeline, video.time_base)
     num_early = sum(pts < timeline.pts[0] for pts in scan.early_pts)
     if num_early:
         warnings.append(f"{num_early} packets before the first decodable frame give no picture")
-    lost = scan.side_data & {"MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "DYNAMIC_HDR_PLUS", "DOVI_METADATA"}
-    if lost:
-        warnings.append(f"HDR metadata is not carried over: {', '.join(sorted(lost))}")
-    if any(c.is_alpha for c in first.format.components) or video.metadata.get("alpha_mode") == "1":
-        warnings.append("transparency is not carried over")
+    if scan.tags.hdr_changes:
+        warnings.append(f"HDR10 metadata changes {scan.tags.hdr_changes} times; the first is kept")
+    window = window_of(first.width, first.height, header.cropping, first.format.name, warnings)
     info = VideoInfo(
         container=container.format.name,
         stream=video.index,
         codec=context.name,
-        width=first.width,
-        height=first.height,
+        width=window.width,
+        height=window.height,
+        corner=(window.left, window.top),
         pix_fmt=first.format.name,
         time_base=str(video.time_base),
         rate=str(rate),
         sample_aspect_ratio=str(video.sample_aspect_ratio) if video.sample_aspect_ratio else None,
-        display_matrix=display_matrix(first),
+        display_matrix=display_matrix(first, context.name),
         color_range=int(first.color_range) or int(context.color_range),
         color_space=_tag(first.colorspace, context.colorspace),
         color_primaries=_tag(first.color_primaries, context.color_primaries),
         color_trc=_tag(first.color_trc, context.color_trc),
         num_frames=len(timeline),
         duration_s=float((timeline.pts[-1] + timeline.duration[-1] - timeline.pts[0]) * video.time_base),
+        interlacing=scan.combs.seen,
+        time_repairs=repairs,
+        chroma_location=header.chroma_location,
+        transparent=scan.tags.transparent,
+        mastering_display=scan.tags.mastering_display,
+        content_light=scan.tags.content_light,
+        side_data=tuple(sorted(scan.tags.side_data | ({"DOVI_METADATA"} if header.dolby_vision else set()))),
         damage=tuple(scan.damage),
         guesses=tuple(guesses),
         warnings=tuple(warnings),
@@ -274,49 +316,12 @@ def _tag(of_frame: int, of_stream: int) -> int:
     return int(of_stream) if int(of_frame) == UNSPECIFIED else int(of_frame)
 
 
-def side_data(frame: av.VideoFrame) -> Iterator[Any]:
-    """The entries themselves; PyAV's container is typed as a mapping and iterates over its values."""
-    yield from frame.side_data
-
-
-def display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
+def display_matrix(frame: av.VideoFrame, codec: str) -> tuple[int, ...] | None:
     """The nine 16.16 numbers that say how to rotate and mirror the picture, where the source has them."""
-    for data in side_data(frame):
+    for data in side_data(frame, codec):
         if data.type.name == "DISPLAYMATRIX":
             return struct.unpack("=9i", bytes(data)[:36])
     return None
-
-
-def truncation(container: InputContainer, video: VideoStream, timeline: Timeline, scan: _Scan) -> list[str]:
-    """What says that the file once was longer: a declared duration, an index, or a last packet cut short."""
-    assert video.time_base is not None
-    names = container.format.name.split(",")
-    frame_s = float(np.median(timeline.duration) * video.time_base)
-    if "mp4" in names and video.duration:
-        start = min(int(timeline.pts[0]), video.start_time or 0)
-        have_s = float((timeline.pts[-1] + timeline.duration[-1] - start) * video.time_base)
-        declared_s = float(video.duration * video.time_base)
-        if declared_s - have_s > max(0.25, 2.5 * frame_s):
-            return [f"the file is truncated: {declared_s:.2f} s of video declared, {have_s:.2f} s there"]
-    if "matroska" in names and container.duration:
-        declared_s = container.duration / av.time_base
-        if declared_s - scan.last_end_s > 1.0:
-            return [f"the file is truncated: {declared_s:.2f} s declared, {scan.last_end_s:.2f} s there"]
-        stated_s = clock_seconds(video.metadata.get("DURATION", ""))
-        have_s = float((timeline.pts[-1] + timeline.duration[-1]) * video.time_base)
-        if stated_s - have_s > max(0.25, 2.5 * frame_s):
-            return [f"the file is truncated: {stated_s:.2f} s of video declared, {have_s:.2f} s there"]
-    if "avi" in names and video.frames - scan.num_packets > max(2, video.frames // 50):
-        return [f"the file is truncated: {video.frames} video packets declared, {scan.num_packets} there"]
-    if "mpegts" in names and container.size > 0 and all(container.size % packet for packet in (188, 192, 204)):
-        return ["the file is truncated: it ends in the middle of a transport packet"]
-    return []
-
-
-def clock_seconds(text: str) -> float:
-    """Matroska's "00:01:02.5" in seconds; 0 for anything else."""
-    match = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", text)
-    return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3]) if match else 0.0
 
 
 def _reason(error: Exception) -> str:

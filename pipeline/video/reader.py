@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, closing
 from typing import BinaryIO
 
 import av
@@ -14,6 +14,9 @@ from av.video.stream import VideoStream
 from torch import Tensor
 
 from pipeline.errors import MediaError
+from pipeline.video.cropping import Window, cropped
+from pipeline.video.decoder import decoder_for
+from pipeline.video.fields import Deinterlace, deinterlaced, frames_needed
 from pipeline.video.frames import checksum, to_planes
 from pipeline.video.probe import VideoInfo, choose_video_stream, open_media, use_threads
 from pipeline.video.timeline import Timeline
@@ -23,16 +26,40 @@ OpenInput = Callable[[], AbstractContextManager[str | BinaryIO]]
 
 
 def read_range(
-    open_input: OpenInput, name: str, info: VideoInfo, timeline: Timeline, layout: PlaneLayout, start: int, stop: int
+    open_input: OpenInput,
+    name: str,
+    info: VideoInfo,
+    timeline: Timeline,
+    layout: PlaneLayout,
+    start: int,
+    stop: int,
+    deinterlace: Deinterlace | None = None,
 ) -> Iterator[tuple[int, list[Tensor]]]:
-    """(frame index, planes) for every frame of [start, stop); a repeated frame gives the planes before it again.
+    """(number, planes) for every picture of [start, stop): frames, or what ``deinterlace`` makes of them.
+
+    A picture that is shown again comes as the very same planes. Raises MediaError as ``read_frames`` does.
+    """
+    first, end = frames_needed(start, stop, timeline, deinterlace)
+    window = Window(info.corner[0], info.corner[1], info.width, info.height)
+    shown: av.VideoFrame | None = None
+    planes: list[Tensor] = []
+    with closing(read_frames(open_input, name, info, timeline, first, end)) as frames:
+        for number, frame in deinterlaced(frames, start, stop, deinterlace) if deinterlace else frames:
+            if frame is not shown:
+                shown, planes = frame, cropped(to_planes(frame, layout), layout, window)
+            yield number, planes
+
+
+def read_frames(
+    open_input: OpenInput, name: str, info: VideoInfo, timeline: Timeline, start: int, stop: int
+) -> Generator[tuple[int, av.VideoFrame], None, None]:
+    """(index, frame) for every frame of [start, stop); a repeated frame gives the one before it again.
 
     Decoding begins a key frame before the one needed: after a seek, an open GOP shows frames whose references are gone. Where a
     frame's checksum still is not that of the sequential decode, the range is decoded from the start of the file.
     Raises MediaError where that differs too: the file is not the one that was probed.
     """
     wanted = start
-    planes: list[Tensor] = []
     for seek_frame in seek_points(timeline, start):
         with open_input() as source, open_media(source, name) as container:
             video = choose_video_stream(container, name, info.stream)
@@ -40,9 +67,8 @@ def read_range(
             for frame in _decode_from(container, video, timeline, wanted, seek_frame):
                 if frame is None:
                     break
-                planes = to_planes(frame, layout)
                 while True:
-                    yield wanted, planes
+                    yield wanted, frame
                     wanted += 1
                     if wanted == stop:
                         return
@@ -91,11 +117,11 @@ def _index_of(frame: av.VideoFrame, timeline: Timeline) -> int | None:
 
 def decode(container: InputContainer, video: VideoStream) -> Iterator[av.VideoFrame]:
     """Every decodable frame in presentation order; packets that cannot be decoded are passed over, as in the probe."""
-    packets = container.demux(video)
+    packets, decode_packet = container.demux(video), decoder_for(video)
     while True:
         try:
             packet = next(packets)
-            frames = packet.decode()
+            frames = decode_packet(packet)
         except (StopIteration, av.error.EOFError):
             return
         except av.error.FFmpegError:

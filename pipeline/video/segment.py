@@ -17,15 +17,20 @@ import torch
 from torch import Tensor
 
 from pipeline.stages import ahead, depth_for
-from pipeline.storage import Store, open_input
+from pipeline.storage import Store
 from pipeline.units import Unit
 from pipeline.video.encode import SegmentEncoder, verify_segment
+from pipeline.video.fields import pictures
+from pipeline.video.gif import GifEncoder, verify_gif_segment
 from pipeline.video.packets import read_packets, reorder_depth
 from pipeline.video.plan import VideoPlan
 from pipeline.video.probe import VideoInfo
 from pipeline.video.reader import read_range
+from pipeline.video.sequence import open_input
 from pipeline.video.timeline import Timeline
-from swinir.colour import planes_to_rgb, rgb_to_planes
+from pipeline.video.turn import turned
+from swinir.colour import alpha_of, planes_to_rgb, rgb_to_planes
+from swinir.resize import resample, resize
 from swinir.spec import ModelSpec
 from swinir.upscaler import Upscaler
 
@@ -37,6 +42,7 @@ class SegmentWorkload:
     """All that a worker needs to upscale any segment of one video."""
 
     source: str
+    rate: str | None  # of an image sequence
     info: VideoInfo
     timeline: Timeline
     plan: VideoPlan
@@ -56,16 +62,18 @@ class SegmentRunner:
 
     def __init__(self, workload: SegmentWorkload, upscaler: Upscaler) -> None:
         self._job, self._upscaler = workload, upscaler
+        self._pts = pictures(workload.timeline, workload.plan.deinterlace).pts
         self._model_lock = threading.Lock()
 
     def run(self, unit: Unit, attempt: str) -> Generator[int, None, dict[str, Any]]:
         """Yields frames done; returns where the packets are and what they are."""
         job = self._job
         start, stop = unit.spec["start"], unit.spec["stop"]
-        pts = [int(t - job.timeline.pts[start]) for t in job.timeline.pts[start:stop]]
+        pts = [int(t - self._pts[start]) for t in self._pts[start:stop]]
+        is_gif = job.plan.encode.codec == "gif"
         with tempfile.TemporaryDirectory(prefix="swinir-") as scratch:
             path = Path(scratch) / "segment.arrow"
-            encoder = SegmentEncoder(path, job.plan.encode, job.plan.target_layout)
+            encoder = (GifEncoder if is_gif else SegmentEncoder)(path, job.plan.encode, job.plan.target_layout)
             try:
                 # Silence means a stall, so opening and seeking say that they have begun.
                 yield 0
@@ -77,7 +85,7 @@ class SegmentRunner:
             except BaseException:
                 encoder.abandon()
                 raise
-            verify_segment(path, job.plan.encode, extradata, pts)
+            (verify_gif_segment if is_gif else verify_segment)(path, job.plan.encode, extradata, pts)
             yield stop - start
             key = f"segments/{unit.id}.{attempt}.arrow"
             job.store.upload(path, key)
@@ -97,24 +105,41 @@ class SegmentRunner:
     def _upscaled(self, start: int, stop: int) -> Iterator[tuple[int, list[Tensor]]]:
         job = self._job
         read = read_range(
-            partial(open_input, job.source), job.source, job.info, job.timeline, job.plan.source_layout, start, stop
+            partial(open_input, job.source, job.rate),
+            job.source,
+            job.info,
+            job.timeline,
+            job.plan.source_layout,
+            start,
+            stop,
+            job.plan.deinterlace,
         )
         with closing(ahead(read, self._depth())) as frames:
             last: tuple[list[Tensor], list[Tensor]] | None = None
             for index, planes in frames:
                 if last is None or last[0] is not planes:  # a repeated frame is upscaled once
-                    last = planes, self._upscale(planes)
+                    last = planes, self._upscale(planes, index)
                 yield index, last[1]
 
-    def _upscale(self, planes: list[Tensor]) -> list[Tensor]:
-        encode = self._job.plan.encode
+    def _upscale(self, planes: list[Tensor], index: int) -> list[Tensor]:
+        encode, source, target = self._job.plan.encode, self._job.plan.source_layout, self._job.plan.target_layout
         with self._model_lock, torch.inference_mode():
             small = encode.width * encode.height <= DEVICE_PIXELS
             device = self._upscaler.device if small else torch.device("cpu")
-            smooth = self._job.model.weights is not None
-            rgb = planes_to_rgb([plane.to(device) for plane in planes], self._job.plan.source_layout, smooth)
-            rgb = self._upscaler.upscale(rgb[None])[0]
-            return [plane.cpu() for plane in rgb_to_planes(rgb, self._job.plan.target_layout)]
+            planes = [plane.to(device) for plane in planes]
+            rgb = turned(self._upscaler.upscale(planes_to_rgb(planes, source)[None])[0], encode.turn)
+            rgb = resample(rgb, encode.height, encode.width)
+            alpha = alpha_of(planes, source) if target.alpha else None
+            if alpha is not None:
+                alpha = resample(turned(self._larger_alpha(alpha), encode.turn), encode.height, encode.width)
+            dither = index if target.depth < source.depth else None
+            return [plane.cpu() for plane in rgb_to_planes(rgb, target, alpha, dither)]
+
+    def _larger_alpha(self, alpha: Tensor) -> Tensor:
+        """(H, W), ``scale`` times larger; bicubic beside a network, which would draw structure of pictures into a mask."""
+        if self._upscaler.in_chans:
+            return resize(alpha, self._upscaler.scale)
+        return self._upscaler.upscale(alpha[None, None])[0, 0]
 
     def _depth(self) -> int:
         encode = self._job.plan.encode

@@ -1,43 +1,55 @@
-"""What becomes of every other stream: copied, converted or dropped; decided by really muxing it, before any work."""
+"""The streams of the result: made like the source's, in the same order, and fed with packets as they are."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import PurePosixPath
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal, NamedTuple
 
 import av
 import av.error
+from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
-from av.stream import Stream
+from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from pipeline.errors import ConfigError
 from pipeline.video.encode import configure
 from pipeline.video.plan import EncodeSpec
-from pipeline.video.probe import choose_video_stream, open_media
+from pipeline.video.priming import DELAYED, SampleClock, counts_samples, delayed, skipped_samples
+from pipeline.video.subtitles import TextConverter, text_target
 
-FORMATS = {".mkv": "matroska", ".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".webm": "webm", ".ts": "mpegts"}
+FORMATS = {".mkv": "matroska", ".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".webm": "webm", ".ts": "mpegts", ".gif": "gif"}
 GLOBAL_HEADER = 0x40  # AVFMT_GLOBALHEADER: the container keeps codec headers apart from the packets
+NONSTRICT_TIMES = 0x20000  # AVFMT_TS_NONSTRICT: decode times may be equal
 
-# Text that two subtitle codecs both hold, by the target container's own codec.
-TEXT_SUBTITLES = {"matroska": "subrip"}
+# Matroska keeps cover art as an attachment of such a type; FFmpeg's names of the codecs.
+COVER_TYPES = {"mjpeg": "image/jpeg", "png": "image/png", "gif": "image/gif", "tiff": "image/tiff"}
 
-STALE_TAGS = ("BPS", "NUMBER_OF_FRAMES", "NUMBER_OF_BYTES", "_STATISTICS_", "DURATION", "ENCODER", "encoder")
-CONTAINER_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder", "ENCODER", "DURATION")
+# What described the source and not the result, at the beginning of a tag's name in capitals.
+STALE_TAGS = ("BPS", "NUMBER_OF_FRAMES", "NUMBER_OF_BYTES", "_STATISTICS_", "DURATION", "ENCODER", "VENDOR_ID")
+CONTAINER_TAGS = ("major_brand", "minor_version", "compatible_brands")
+MOV_TAGS = ("handler_name", "vendor_id")  # of a stream, which mean nothing elsewhere
+IMPLIED_TAGS = ("language", "alpha_mode", "creation_time", "filename", "mimetype")  # not kept as such, or of no weight
+APPLE_TAGS = "com.apple.quicktime."
 
 
 @dataclass(frozen=True, slots=True)
 class StreamPlan:
-    """What becomes of one stream of the source, and why."""
+    """What becomes of one stream of the source, and why; what is rewritten is made anew by the muxer from what is kept."""
 
     index: int
     type: str
     codec: str
-    action: Literal["upscale", "copy", "convert", "drop"]
+    action: Literal["upscale", "copy", "convert", "rewrite", "drop"]
     reason: str = ""
+
+    @property
+    def has_track(self) -> bool:
+        return self.action in ("upscale", "copy", "convert")
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -47,7 +59,7 @@ def output_format(destination: str) -> str:
     """The container format for a file name. ConfigError where the ending is not one of FORMATS."""
     suffix = PurePosixPath(destination).suffix.lower()
     if suffix not in FORMATS:
-        raise ConfigError(f"{destination}: unknown ending {suffix or '(none)'!r}; use one of {', '.join(FORMATS)}")
+        raise ConfigError(f"{destination}: unknown ending {suffix or '(none)'!r}; use {', '.join(FORMATS)} or name/ for images")
     return FORMATS[suffix]
 
 
@@ -58,8 +70,6 @@ def wants_global_header(container_format: str) -> bool:
 def check_codec(codec: str, container_format: str, destination: str) -> None:
     """ConfigError where the container cannot hold the video codec at all."""
     remedy = f"{destination}: {container_format} cannot hold {codec} video; choose .mkv or another --codec"
-    if container_format == "mpegts" and codec not in ("libx264", "libx265"):
-        raise ConfigError(remedy)  # FFmpeg would write it as data that nothing reads
     with av.open(io.BytesIO(), "w", format=container_format) as out:
         try:
             out.add_stream(codec, rate=25)
@@ -67,82 +77,112 @@ def check_codec(codec: str, container_format: str, destination: str) -> None:
             raise ConfigError(remedy) from error
 
 
-def plan_streams(
-    source: str | BinaryIO, name: str, video_index: int | None, container_format: str, drop_incompatible: bool
-) -> list[StreamPlan]:
-    """Every stream of the source with what becomes of it. Raises ConfigError, with the remedy, where one would be lost.
-
-    Data that only the source's own container understands is dropped and listed; text subtitles are converted; anything else
-    that does not fit stops the job before it starts, unless ``drop_incompatible``.
-    """
-    with open_media(source, name) as container:
-        video = choose_video_stream(container, name, video_index)
-        packets = first_packets(container)
-        plans, refused = [], []
-        for stream in container.streams:
-            if stream.index == video.index:
-                plans.append(StreamPlan(stream.index, "video", codec_of(stream), "upscale"))
-                continue
-            plan = _plan_stream(stream, packets.get(stream.index), container_format)
-            plans.append(plan)
-            if plan.action == "drop" and plan.type not in ("data", "unknown"):
-                refused.append(plan)
-    if refused and not drop_incompatible:
-        what = ", ".join(f"stream {plan.index} ({plan.type}, {plan.codec})" for plan in refused)
-        raise ConfigError(
-            f"{name}: {container_format} cannot hold {what}; choose an .mkv destination or pass --drop-incompatible"
-        )
-    return plans
-
-
-def _plan_stream(stream: Stream, packet: av.Packet[Any] | None, container_format: str) -> StreamPlan:
-    codec = codec_of(stream)
-    refusal = dry_mux(stream, packet, container_format)
-    if refusal is None:
-        return StreamPlan(stream.index, stream.type or "unknown", codec, "copy")
-    target = TEXT_SUBTITLES.get(container_format)
-    if codec == "mov_text" and target:
-        return StreamPlan(stream.index, "subtitle", codec, "convert", f"to {target}: {container_format} holds no mov_text")
-    return StreamPlan(stream.index, stream.type or "unknown", codec, "drop", f"{container_format} cannot hold it: {refusal}")
-
-
 def codec_of(stream: Stream) -> str:
-    return stream.codec_context.name if stream.codec_context else "unknown"
+    return stream.codec_context.name if stream.codec_context else getattr(stream, "name", None) or "unknown"
 
 
-def first_packets(container: InputContainer, limit: int = 2000) -> dict[int, av.Packet[Any]]:
-    """The first packet of each stream, as far as the first ``limit`` packets hold one."""
-    found: dict[int, av.Packet[Any]] = {}
+def is_cover(stream: Stream) -> bool:
+    return bool(stream.disposition & Disposition.attached_pic)
+
+
+def kind_of(stream: Stream) -> str:
+    """video, audio, subtitle, attachment, data, unknown, or cover."""
+    return "cover" if is_cover(stream) else stream.type or "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What has to be known of a stream's first packet before a header can be written: a cover's picture, a sound's priming."""
+
+    payload: bytes
+    num_skipped: int
+
+
+def read_openings(container: InputContainer, limit: int = 2000) -> dict[int, Opening]:
+    """The first packets of cover art and of sound that may be primed, where they are among the file's first ``limit``."""
+    wanted = {s.index for s in container.streams if is_cover(s) or codec_of(s) in DELAYED}
+    found: dict[int, Opening] = {}
+    if not wanted:
+        return found
     try:
         for count, packet in enumerate(container.demux()):
-            if packet.size:
-                found.setdefault(packet.stream.index, packet)
-            if len(found) == len(container.streams) or count == limit:
+            if packet.size and packet.stream_index in wanted:
+                found.setdefault(packet.stream_index, Opening(bytes(packet), skipped_samples(packet)[0]))
+            if found.keys() == wanted or count == limit:
                 break
     except av.error.FFmpegError:
         pass  # damage is the probe's business
     return found
 
 
-def dry_mux(stream: Stream, packet: av.Packet[Any] | None, container_format: str) -> str | None:
-    """Why the container refuses the stream; None where header, first packet and trailer can be written."""
-    try:
-        with av.open(io.BytesIO(), "w", format=container_format) as out:
-            copied = out.add_stream_from_template(stream, opaque=True)
-            out.start_encoding()
-            if packet is not None and packet.time_base:
-                probe = av.Packet(bytes(packet))
-                probe.dts = packet.dts if packet.dts is not None else packet.pts or 0
-                probe.pts = packet.pts if packet.pts is not None else probe.dts
-                probe.time_base, probe.stream, probe.is_keyframe = packet.time_base, copied, True
-                out.mux(probe)
-    except (ValueError, av.error.FFmpegError) as error:
-        said = getattr(error, "log", None)  # FFmpeg's own last message: level, component, text
-        return (said[2] if said else str(error)).strip().splitlines()[0]
-    return None
+class Taken(NamedTuple):
+    """Packets that a stream of the result has taken, and how many of them had to be moved to a later time."""
+
+    num_packets: int = 0
+    num_moved: int = 0
 
 
-def add_video(out: OutputContainer, spec: EncodeSpec, matrix: tuple[int, ...] | None, like: Stream) -> VideoStream:
+class Track:
+    """A stream of the result and how it takes another's packets."""
+
+    def __init__(
+        self, stream: Stream, rises: bool, clock: SampleClock | None = None, text: TextConverter | None = None
+    ) -> None:
+        self.stream, self._rises, self._clock, self._text = stream, rises, clock, text
+        self.taken = Taken()
+        self._last: int | None = None
+
+    def take(self, packet: av.Packet[Any]) -> av.Packet[Any] | None:
+        """The packet as the result holds it: itself, with its side data, or its text; None where nothing of it is a packet."""
+        if self.stream.type == "attachment":
+            return None
+        if packet.pts is None and packet.dts is None:  # cover art
+            packet.pts = packet.dts = self._last or 0
+        if self._text:
+            text = self._text.convert(packet)
+            if text is None:
+                return None
+            packet = text
+        if self._clock:
+            self._clock.apply(packet)
+        moved = self._keep_rising(packet)
+        packet.stream = self.stream
+        self.taken = Taken(self.taken.num_packets + 1, self.taken.num_moved + moved)
+        return packet
+
+    def _keep_rising(self, packet: av.Packet[Any]) -> bool:
+        """Muxers refuse decode times that fall, and most of them equal ones, which rounding to milliseconds makes."""
+        if packet.dts is None:
+            return False
+        moves = self._last is not None and packet.dts < self._last + self._rises
+        if moves and self._last is not None:
+            packet.dts = self._last + self._rises
+            packet.pts = packet.dts if packet.pts is None else max(packet.pts, packet.dts)
+        self._last = packet.dts
+        return moves
+
+
+def add_streams(
+    out: OutputContainer,
+    container: InputContainer,
+    plans: Iterable[StreamPlan],
+    openings: dict[int, Opening],
+    spec: EncodeSpec,
+) -> tuple[VideoStream, dict[int, Track]]:
+    """The upscaled video and a track for every stream that goes along, by the source's index, in the source's order."""
+    video: VideoStream | None = None
+    tracks: dict[int, Track] = {}
+    for plan in plans:
+        source = container.streams[plan.index]
+        if plan.action == "upscale":
+            video = add_video(out, spec, source)
+        elif plan.has_track:
+            tracks[plan.index] = add_track(out, source, plan, openings.get(plan.index))
+    assert video is not None
+    return video, tracks
+
+
+def add_video(out: OutputContainer, spec: EncodeSpec, like: Stream) -> VideoStream:
     """The stream for the upscaled video, with the source's tags, language and disposition."""
     stream = out.add_stream(spec.codec)
     assert isinstance(stream, VideoStream)
@@ -150,48 +190,120 @@ def add_video(out: OutputContainer, spec: EncodeSpec, matrix: tuple[int, ...] | 
     stream.time_base = stream.codec_context.time_base
     if spec.codec == "libx265" and out.format.name in ("mp4", "mov"):
         stream.codec_context.codec_tag = "hvc1"  # what Apple's players ask for
-    if matrix:
-        stream.set_display_matrix(matrix)
-    _copy_tags(like, stream)
+    if spec.display_matrix:
+        stream.set_display_matrix(spec.display_matrix)
+    copy_tags(like, stream)
     return stream
 
 
-def add_copies(out: OutputContainer, container: InputContainer, plans: list[StreamPlan]) -> Mapping[int, Stream]:
-    """Streams of the output for those that are copied or converted, by the source's index."""
-    targets: dict[int, Stream] = {}
-    for plan in plans:
-        source = container.streams[plan.index]
-        if plan.action == "copy":
-            targets[plan.index] = out.add_stream_from_template(source, opaque=True)
-        elif plan.action == "convert":
-            targets[plan.index] = out.add_mux_stream(TEXT_SUBTITLES[out.format.name])
-        else:
-            continue
-        _copy_tags(source, targets[plan.index])
-    return targets
+def add_track(out: OutputContainer, source: Stream, plan: StreamPlan, opening: Opening | None) -> Track:
+    """Raises ValueError or FFmpegError where the container refuses the codec."""
+    container_format = out.format.name
+    rises = not int(out.format.flags) & NONSTRICT_TIMES
+    if plan.action == "convert":
+        target = text_target(plan.codec, container_format)
+        assert target is not None
+        text = TextConverter(out, source, target)
+        copy_tags(source, text.stream)
+        return Track(text.stream, rises, text=text)
+    if is_cover(source) and container_format == "matroska":
+        if opening is None or plan.codec not in COVER_TYPES:
+            raise ValueError(f"no {plan.codec} cover art")
+        kind = COVER_TYPES[plan.codec]
+        name = source.metadata.get("filename") or f"cover.{kind.removeprefix('image/').replace('jpeg', 'jpg')}"
+        stream: Stream = out.add_attachment(name, source.metadata.get("mimetype", kind), opening.payload)
+        stream.metadata.update({key: value for key, value in source.metadata.items() if not is_stale(key)})
+        return Track(stream, rises)
+    template: Stream = source
+    # What an mp4's edit list says of priming, Matroska's header has to say; what is read from Matroska says it already.
+    told = container_format != "matroska" or "matroska" in source.container.format.name
+    if isinstance(source, AudioStream) and plan.codec in DELAYED and opening and opening.num_skipped and not told:
+        template = delayed(source, opening.num_skipped).streams[0]
+    stream = out.add_stream_from_template(template, opaque=True)
+    stream.time_base = source.time_base
+    copy_tags(source, stream)
+    if isinstance(stream, VideoStream) and isinstance(source, VideoStream) and source.sample_aspect_ratio:
+        stream.codec_context.sample_aspect_ratio = source.sample_aspect_ratio  # templates have the codec's own alone
+    clock = None
+    if container_format in ("mp4", "mov"):
+        if plan.codec == "hevc":
+            stream.codec_context.codec_tag = "hvc1"
+        if isinstance(source, AudioStream) and not counts_samples(source):
+            clock = SampleClock(source)
+            stream.time_base = Fraction(1, source.codec_context.sample_rate)
+    return Track(stream, rises, clock)
 
 
-def copy_container_tags(out: OutputContainer, container: InputContainer) -> None:
-    """Title, date and the like, and the chapters."""
-    out.metadata.update({key: value for key, value in container.metadata.items() if key not in CONTAINER_TAGS})
+def copy_container_tags(out: OutputContainer, container: InputContainer, shift: Fraction = Fraction(0)) -> None:
+    """Title, date and the like, and the chapters, ``shift`` seconds later."""
+    out.metadata.update(kept_tags(container, out.format.name))
     chapters = container.chapters()
+    for chapter in chapters:
+        assert chapter["time_base"]
+        ticks = round(shift / chapter["time_base"])
+        chapter["start"] += ticks
+        chapter["end"] += ticks
     if chapters:
         out.set_chapters(chapters)
 
 
-def _copy_tags(source: Stream, target: Stream) -> None:
-    target.metadata.update({key: value for key, value in source.metadata.items() if not key.startswith(STALE_TAGS)})
+def copy_tags(source: Stream, target: Stream) -> None:
+    target.metadata.update(kept_tags(source, target.container.format.name))
     target.disposition = source.disposition
 
 
-def converted(packet: av.Packet[Any], target: Stream) -> av.Packet[Any] | None:
-    """A mov_text packet (ISO 14496-17: length, text, style boxes) as SubRip text; None for the empty ones that fill gaps."""
-    data = bytes(packet)
-    text = data[2 : 2 + int.from_bytes(data[:2], "big")]
-    if not text:
-        return None
-    result = av.Packet(text)
-    result.pts, result.dts, result.duration = packet.pts, packet.dts, packet.duration
-    result.time_base = packet.time_base
-    result.stream = target
-    return result
+def kept_tags(source: Stream | InputContainer, container_format: str) -> dict[str, str]:
+    """The tags that say something of the result too."""
+    tags = {key: value for key, value in source.metadata.items() if not is_stale(key)}
+    if isinstance(source, Stream):
+        if "name" in tags:  # what an mp4 calls the title of a track
+            tags.setdefault("title", tags.pop("name"))
+        if container_format not in ("mp4", "mov"):
+            tags = {key: value for key, value in tags.items() if key.lower() not in MOV_TAGS}
+    return tags
+
+
+def tag_options(container_format: str, container: InputContainer, plans: Iterable[StreamPlan]) -> str:
+    """The mp4 muxer's flag for keys of any name. Few players show a title kept so, and no cover art goes with it."""
+    names_apple = any(key.lower().startswith(APPLE_TAGS) for key in container.metadata)
+    covers = any(plan.type == "cover" and plan.has_track for plan in plans)
+    return "+use_metadata_tags" if container_format in ("mp4", "mov") and names_apple and not covers else ""
+
+
+def lost_tags(
+    result: InputContainer, container: InputContainer, plans: Iterable[StreamPlan], container_format: str
+) -> list[str]:
+    """What of tags and chapters the result does not hold, a line for the file and for each stream."""
+    lines = []
+    found = found_again(result, plans)
+    pairs: list[tuple[str, Stream | InputContainer, Stream | InputContainer]] = [("the file", container, result)]
+    pairs += [(f"stream {index}", container.streams[index], stream) for index, stream in found.items()]
+    for what, source, made in pairs:
+        kept = {key.lower() for key in kept_tags(made, "mp4")}
+        lost = sorted(key for key in kept_tags(source, "") if key.lower() not in kept and key.lower() not in IMPLIED_TAGS)
+        if lost:
+            lines.append(f"tags of {what} that {container_format} cannot hold: {', '.join(lost)}")
+    if len(result.chapters()) < len(container.chapters()):
+        lines.append(f"chapters that {container_format} cannot hold: {len(container.chapters())}")
+    return lines
+
+
+def is_stale(tag: str) -> bool:
+    return tag.upper().startswith(STALE_TAGS) or tag.lower() in CONTAINER_TAGS
+
+
+def found_again(result: InputContainer, plans: Iterable[StreamPlan]) -> dict[int, Stream]:
+    """The stream of a finished file that each of the source's became, by the latter's index, as far as there is one.
+
+    Every container keeps tracks in the order they were added, with cover art and attachments after them.
+    """
+    places: dict[str, list[Stream]] = {"track": [], "cover": [], "attachment": []}
+    for stream in result.streams:
+        places[_place(kind_of(stream))].append(stream)
+    queues = {place: iter(streams) for place, streams in places.items()}
+    found = ((plan.index, next(queues[_place(plan.type)], None)) for plan in plans if plan.has_track)
+    return {index: stream for index, stream in found if stream is not None}
+
+
+def _place(kind: str) -> str:
+    return kind if kind in ("cover", "attachment") else "track"

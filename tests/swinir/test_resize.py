@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from swinir.resize import resize, resize_dim, resize_uint8
+from swinir.resize import resample, resize, resize_dim, resize_uint8
 
 
 @pytest.mark.parametrize("name", ["baby", "bird", "butterfly", "head", "woman"])
@@ -41,3 +41,19 @@ def test_a_flat_image_stays_flat_at_any_scale():
 def test_no_size_or_scale_of_zero():
     with pytest.raises(ValueError, match="must be positive"):
         resize(torch.zeros(1, 4, 4), 0)
+
+
+def test_lanczos_is_pillows():
+    """Pillow resamples floats with the same kernel; it cuts the kernel at the border instead of mirroring the picture."""
+    x = torch.rand(1, 40, 60, generator=torch.Generator().manual_seed(3))
+    for height, width in ((60, 90), (27, 41), (40, 33)):
+        pillow = np.array(Image.fromarray(x[0].numpy()).resize((width, height), Image.Resampling.LANCZOS))
+        ours = resample(x, height, width)[0].numpy()
+        assert np.abs(ours - pillow)[6:-6, 6:-6].max() < 2e-6
+    assert resample(x, 40, 60) is x
+
+
+def test_lanczos_keeps_flat_pictures_flat_and_overshoots_freely():
+    flat = torch.full((3, 9, 7), 0.3)
+    torch.testing.assert_close(resample(flat, 20, 5), torch.full((3, 20, 5), 0.3))
+    assert resample(torch.tensor([0.0, 0, 0, 1, 1, 1]).expand(1, 6, 6), 12, 12).max() > 1.02

@@ -25,7 +25,7 @@ class Listening:
     def frames(self, count: int) -> None:
         pass
 
-    def event(self, units: object, event: object) -> None:
+    def event(self, event: object) -> None:
         pass
 
     def note(self, line: str) -> None:

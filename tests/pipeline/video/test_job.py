@@ -17,7 +17,6 @@ import torch
 from pipeline import local
 from pipeline.errors import ConfigError, MediaError, OutputError
 from pipeline.video.encode import SegmentEncoder
-from pipeline.video.frames import rows
 from pipeline.video.packets import read_packets
 from pipeline.video.plan import EncodeSpec
 from swinir.colour import PlaneLayout, rgb_to_planes
@@ -78,32 +77,6 @@ def test_the_shortest_videos(tmp_path: Path, job, codec: str, num_frames: int) -
     source = write_video(tmp_path / "in.mp4", num_frames)
     assert job(source, tmp_path / "out.mkv", codec=codec)["frames_out"] == num_frames
     assert numbers(tmp_path / "out.mkv", scale=2) == list(range(num_frames))
-
-
-@pytest.mark.parametrize(
-    "pix_fmt", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p12le", "gray", "gray10le"]
-)
-def test_c1_identity_in_ffv1_returns_every_plane_bit_for_bit(tmp_path: Path, job, pix_fmt: str) -> None:
-    source = write_video(tmp_path / "in.mkv", 3, codec="ffv1", pix_fmt=pix_fmt, size=(67, 49))
-    job(source, tmp_path / "out.mkv", model="identity", codec="ffv1")
-    for before, after in zip(decoded(source), decoded(tmp_path / "out.mkv"), strict=True):
-        assert after.format.name == pix_fmt
-        wide = 2 if max(c.bits for c in before.format.components) > 8 else 1
-        for a, b in zip(before.planes, after.planes, strict=True):
-            assert np.array_equal(rows(a, wide), rows(b, wide))
-
-
-@pytest.mark.parametrize("codec", ["libx264", "libx265", "libsvtav1", "ffv1"])
-@pytest.mark.parametrize("tags", [(1, 1, 1, 1), (2, 5, 5, 6), (1, 9, 9, 16), (0, 2, 2, 2)])
-def test_c4_colour_tags_out_are_colour_tags_in(tmp_path: Path, job, codec: str, tags: tuple[int, ...]) -> None:
-    names = dict(zip(("color_range", "colorspace", "color_primaries", "color_trc"), tags, strict=True))
-    source = write_video(tmp_path / "in.mkv", 2, codec="ffv1", tags=names)
-    job(source, tmp_path / "out.mkv", codec=codec)
-    with av.open(str(tmp_path / "out.mkv")) as container:
-        context = container.streams.video[0].codec_context
-        assert (context.colorspace, context.color_primaries, context.color_trc) == tags[1:]
-        # What states no range is limited; encoders write that down.
-        assert context.color_range in {tags[0], tags[0] or 1}
 
 
 def test_audio_chapters_tags_and_rotation_go_along(tmp_path: Path, job) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pipeline.config import VideoConfig
 from pipeline.errors import ConfigError, MediaError
-from pipeline.video.plan import MIN_SEGMENT_FRAMES, nearest_format, plan_segments, plan_video
+from pipeline.video.colours import nearest_format
+from pipeline.video.plan import plan_video
 from pipeline.video.probe import VideoInfo
 from pipeline.video.timeline import Timeline
 from swinir.colour import PlaneLayout
@@ -29,34 +27,7 @@ def an_info(**changes: object) -> VideoInfo:
 
 def a_timeline(num_frames: int = 200) -> Timeline:
     index = np.arange(num_frames)
-    return Timeline(index * 40, np.full(num_frames, 40), index.astype(np.uint32), index % 50 == 0, index < 0, True)
-
-
-@given(
-    num_frames=st.integers(1, 2000),
-    target=st.integers(1, 300),
-    keys=st.lists(st.integers(0, 1999), max_size=60, unique=True).map(sorted),
-    barred=st.sets(st.integers(1, 1999), max_size=20),
-)
-def test_segments_cover_every_frame_once_and_are_never_too_short(num_frames, target, keys, barred) -> None:
-    may_start = [frame not in barred for frame in range(num_frames)]
-    segments = plan_segments(num_frames, [key for key in keys if key < num_frames], target, may_start)
-
-    assert segments[0][0] == 0
-    assert segments[-1][1] == num_frames
-    assert all(a[1] == b[0] for a, b in itertools.pairwise(segments))
-    assert all(may_start[start] for start, _ in segments)
-    shortest = min(num_frames, MIN_SEGMENT_FRAMES)
-    assert all(stop - start >= shortest for start, stop in segments)
-
-
-def test_cuts_are_at_key_frames_where_there_are_some() -> None:
-    keys = [0, 90, 130, 260, 390]
-    assert plan_segments(500, keys, 100, [True] * 500) == [(0, 130), (130, 260), (260, 390), (390, 500)]
-
-
-def test_a_video_without_key_frames_is_cut_all_the_same() -> None:
-    assert [stop - start for start, stop in plan_segments(1000, [0], 100, [True] * 1000)] == [200] * 5
+    return Timeline(index * 40, np.full(num_frames, 40), index.astype(np.uint32), index % 50 == 0, index < 0, index < 0, True)
 
 
 @pytest.mark.parametrize(

@@ -2,44 +2,105 @@
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 from fractions import Fraction
 
+import av
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import MediaError
-from pipeline.video.timeline import Timeline, TimelineBuilder, exact_times
+from pipeline.video.clock import StreamClock, settle
+from pipeline.video.timeline import Timeline, TimelineBuilder
+from pipeline.video.times import WRAP_TICKS, exact_times, jumps_back, long_pauses, unwrap
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(-1000, 100_000)), min_size=1, max_size=200), st.booleans())
-def test_times_always_rise_or_the_clock_is_refused(pts, trust) -> None:
-    with contextlib.suppress(MediaError):  # a clock that jumps
-        times, _, _ = exact_times(pts, Fraction(40), trust)
-        _assert_rising(times, pts)
-
-
-def _assert_rising(times, pts) -> None:
-    assert len(times) == len(pts)
-    assert (np.diff(times) > 0).all()
+def test_times_always_rise(pts, trust) -> None:
+    exact = exact_times(pts, Fraction(40), trust)
+    assert len(exact.pts) == len(pts)
+    assert (np.diff(exact.pts) > 0).all()
+    assert {frame: now for frame, _, now in exact.repaired} == {
+        i: now for i, (was, now) in enumerate(zip(pts, exact.pts, strict=True)) if was != now
+    }
 
 
 @given(st.lists(st.integers(-1000, 100_000), min_size=1, max_size=200, unique=True).map(sorted))
 def test_rising_times_are_kept_as_they_are(pts) -> None:
-    times, guesses, seekable = exact_times(pts, Fraction(40), trust_pts=True)
-    assert times.tolist() == pts
-    assert not guesses
-    assert seekable
+    exact = exact_times(pts, Fraction(40), trust_pts=True)
+    assert exact.pts.tolist() == pts
+    assert exact.own
+    assert (exact.repaired, exact.guesses) == ([], [])
 
 
-def test_one_time_that_stands_still_moves_up_by_a_tick() -> None:
+def test_one_time_that_stands_still_moves_up_by_a_tick_and_is_listed() -> None:
     pts = [*range(0, 4000, 40)]
     pts[7] = pts[6]
-    times, guesses, seekable = exact_times(pts, Fraction(40), trust_pts=True)
-    assert times[7] == pts[6] + 1
-    assert "1 frame times did not rise" in guesses[0]
-    assert not seekable
+    exact = exact_times(pts, Fraction(40), trust_pts=True)
+    assert exact.pts[7] == pts[6] + 1
+    assert "1 frame times did not rise" in exact.guesses[0]
+    assert exact.repaired == [(7, pts[6], pts[6] + 1)]
+    assert not exact.own
+
+
+@given(st.lists(st.integers(1, 2**31), min_size=1, max_size=50), st.integers(0, WRAP_TICKS - 1))
+def test_a_clock_of_33_bits_is_unwrapped(steps, first) -> None:
+    times = list(itertools.accumulate(steps, initial=first))
+    assert unwrap([time % WRAP_TICKS for time in times]) == times
+
+
+def test_a_clock_that_is_set_back_is_seen_and_mere_disorder_is_not() -> None:
+    pts: list[int | None] = [*range(0, 4000, 40), *range(0, 400, 40)]
+    pts[5], pts[20], pts[21] = None, pts[21], pts[20]
+    assert jumps_back(pts, Fraction(40)) == [100]
+    assert jumps_back([0, 40, 120, 80, None, 160], Fraction(40)) == []
+
+
+def test_a_pause_is_listed_where_it_is_far_longer_than_a_frame() -> None:
+    pts = np.array([0, 40, 80, 2600, 2640, 3000])
+    assert long_pauses(pts, Fraction(40), Fraction(1000)) == [(2, 2520)]
+    assert long_pauses(pts * 100, Fraction(4000), Fraction(1000)) == [(2, 252_000)]
+
+
+@pytest.fixture
+def spliced() -> TimelineBuilder:
+    """Ten frames of 40 ticks, and after a splice ten more whose clock begins at 8."""
+    builder = TimelineBuilder()
+    for number, pts in enumerate([*range(1000, 1400, 40), *range(8, 408, 40)]):
+        builder.add(pts, 40, number, key=number in (0, 10))
+    return builder
+
+
+def a_clock(*packets: tuple[int, int]) -> StreamClock:
+    clock = StreamClock()
+    for pts, duration in packets:
+        packet = av.Packet(b"x")
+        packet.pts = packet.dts = pts
+        packet.duration = duration
+        clock.note(packet)
+    return clock
+
+
+def test_after_a_splice_all_streams_go_on_together_where_none_overlaps(spliced) -> None:
+    sound = a_clock((0, 1000), (1000, 2000), (0, 1000), (1000, 1000))
+    timeline, repairs, _ = settle(spliced, Fraction(40), Fraction(90_000), True, {1: sound}, {1})
+    assert repairs.jumps == ((10, 8, 3000),)  # the sound's overlap is the greater one: 1392 would do for the picture
+    assert repairs.packet_jumps == ((1, 2, 3000),)
+    assert timeline.pts.tolist() == [*range(1000, 1400, 40), *range(3008, 3408, 40)]
+    assert not timeline.seekable
+
+
+def test_a_splice_that_only_one_stream_has_is_refused(spliced) -> None:
+    sound = a_clock((0, 1000), (1000, 1000), (2000, 1000))
+    with pytest.raises(MediaError, match="1 times in the picture and 0 times in stream 1"):
+        settle(spliced, Fraction(40), Fraction(90_000), True, {1: sound}, {1})
+
+
+def test_a_clock_that_jumps_back_where_none_may_is_refused(spliced) -> None:
+    with pytest.raises(MediaError, match=r"jump back at frame 10, to 8 ticks; split"):
+        settle(spliced, Fraction(40), Fraction(1000), True, None, set())
 
 
 def a_builder(pts: list[int]) -> TimelineBuilder:

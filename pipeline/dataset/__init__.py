@@ -1,0 +1,1 @@
+"""Archives of images: list, read, upscale, write, index."""

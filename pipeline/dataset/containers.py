@@ -1,0 +1,130 @@
+"""Files that hold many pictures: Parquet by the conventions of Hugging Face, and tars by those of WebDataset."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.dataset.index import Row
+from pipeline.dataset.names import file_path, sample_name
+from pipeline.errors import OutputError
+
+ROW_GROUP_BYTES = 32 << 20  # viewers read a whole one to show one picture; a larger picture has one of its own
+VALUE_BYTES = (1 << 31) - 1  # of one Parquet value
+
+_SIZES = ("width", "height", "source_width", "source_height")
+_TEXTS = ("key", "source_sha256")
+_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+_FEATURES = {
+    "image": {"_type": "Image"},
+    **{name: {"dtype": "string", "_type": "Value"} for name in _TEXTS},
+    **{name: {"dtype": "int32", "_type": "Value"} for name in _SIZES},
+}
+PICTURES = pa.schema(
+    [("image", _IMAGE), *((name, pa.string()) for name in _TEXTS), *((name, pa.int32()) for name in _SIZES)],
+    {"huggingface": json.dumps({"info": {"features": _FEATURES}})},
+)
+
+
+class Container(Protocol):
+    """A file being written. The same pictures in the same order give the same bytes."""
+
+    def add(self, row: Row, data: bytes) -> None: ...
+    def close(self) -> None: ...
+
+
+class ParquetContainer:
+    """Pictures as rows. Memory holds one row group of them."""
+
+    def __init__(self, path: Path, row_group_bytes: int = ROW_GROUP_BYTES) -> None:
+        self._limit = row_group_bytes
+        self._rows: list[tuple[Row, bytes]] = []
+        self._num_bytes = 0
+        self._writer = pq.ParquetWriter(
+            path,
+            PICTURES,
+            compression="none",  # pictures are compressed already
+            use_dictionary=False,
+            write_statistics=[*_TEXTS, *_SIZES],
+            write_page_index=True,
+            write_batch_size=1,  # the size of a page is looked at after so many values
+        )
+
+    def add(self, row: Row, data: bytes) -> None:
+        if len(data) > VALUE_BYTES:
+            raise OutputError(
+                f"{row.key}: the result has {len(data)} bytes, more than a Parquet value can; use --output files or webdataset"
+            )
+        if self._rows and self._num_bytes + len(data) > self._limit:
+            self._flush()
+        self._rows.append((row, data))
+        self._num_bytes += len(data)
+
+    def close(self) -> None:
+        if self._rows:
+            self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        pictures = [
+            {"image": {"bytes": data, "path": file_path(row.key, f".{row.output_format}").rpartition("/")[2]}, **_facts(row)}
+            for row, data in self._rows
+        ]
+        self._rows, self._num_bytes = [], 0
+        self._writer.write_table(pa.Table.from_pylist(pictures, PICTURES))
+
+
+class TarContainer:
+    """Pictures as pairs ``<name>.png`` and ``<name>.json``."""
+
+    def __init__(self, path: Path) -> None:
+        self._tar = tarfile.open(path, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115  (close closes it)
+
+    def add(self, row: Row, data: bytes) -> None:
+        name = sample_name(row.key)
+        self._write(f"{name}.{row.output_format}", data)
+        self._write(f"{name}.json", json.dumps(_facts(row), sort_keys=True, ensure_ascii=False).encode())
+
+    def close(self) -> None:
+        self._tar.close()
+
+    def _write(self, name: str, data: bytes) -> None:
+        member = tarfile.TarInfo(name)  # of time 0, owner 0, and mode 0644
+        member.size = len(data)
+        self._tar.addfile(member, io.BytesIO(data))
+
+
+def _facts(row: Row) -> dict[str, str | int | None]:
+    return {
+        "key": row.key,
+        "source_sha256": row.source_sha256,
+        "width": row.output_width,
+        "height": row.output_height,
+        "source_width": row.width,
+        "source_height": row.height,
+    }
+
+
+def read_from_parquet(file: BinaryIO, key: str) -> bytes:
+    """The picture of ``key``; only row groups that may hold it are read. Raises KeyError where there is none."""
+    found = pq.read_table(pa.PythonFile(file, "r"), columns=["image"], filters=[("key", "==", key)])
+    if not found.num_rows:
+        raise KeyError(key)
+    data: bytes = found["image"][0].as_py()["bytes"]
+    return data
+
+
+def read_from_tar(file: BinaryIO, key: str, ending: str) -> bytes:
+    """The picture of ``key``. Raises KeyError where there is none."""
+    name = f"{sample_name(key)}{ending}"
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        for member in tar:
+            if member.name == name and (data := tar.extractfile(member)):
+                return data.read()
+    raise KeyError(key)

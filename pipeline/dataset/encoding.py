@@ -1,0 +1,80 @@
+"""A larger picture into a file again, with what belonged to it: the same bytes for the same pixels and settings.
+
+JPEG, PNG and WebP stay what they were; everything else becomes PNG, and so does what the format asked for cannot hold: alpha,
+16 bits, sides or metadata beyond its limits. Nothing is lost for the sake of a format.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pipeline.dataset import exif, png
+from pipeline.dataset.picture import Encoding, Metadata, Picture, Pixels
+
+ENDINGS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
+LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}
+LONGEST_SEGMENT = 65533 - len(b"http://ns.adobe.com/xap/1.0/\0")  # bytes of EXIF or XMP in a JPEG file
+LARGEST_JPEG_PROFILE = 255 * (65533 - 14)
+PILLOW_BYTES = 192 << 20  # more is written in bands, without Pillow's own copy of it all
+SUBSAMPLINGS = {"444": 0, "422": 1, "420": 2}
+
+
+def write_picture(picture: Picture, pixels: Pixels, encoding: Encoding) -> tuple[bytes, str]:
+    """``pixels`` (H, W, C) with the metadata of the ``picture`` they were made of; the file and its ending (".jpg")."""
+    height, width = pixels.shape[:2]
+    metadata = picture.metadata
+    block = exif.with_size(metadata.exif, width, height) if metadata.exif else None
+    kind = format_for(picture, pixels, encoding)
+    if kind == "PNG":
+        data = _png(pixels, encoding.png_level, picture, block)
+    else:
+        out = io.BytesIO()
+        with Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels) as image:
+            image.save(out, kind, **_options(kind, picture, block, encoding))
+        data = out.getvalue()
+    return data, ENDINGS[kind]
+
+
+def format_for(picture: Picture, pixels: Pixels, encoding: Encoding) -> str:
+    """Pillow's name of the format that holds all of a result."""
+    asked = picture.format if encoding.format == "same" else encoding.format.upper()
+    alpha, deep = pixels.shape[2] in (2, 4), pixels.dtype == np.uint16
+    if asked not in LONGEST_SIDE or deep or max(pixels.shape[:2]) > LONGEST_SIDE[asked]:
+        return "PNG"
+    if asked == "JPEG" and (alpha or not _fits_jpeg(picture.metadata)):
+        return "PNG"
+    return asked
+
+
+def _fits_jpeg(metadata: Metadata) -> bool:
+    blocks = (metadata.exif or b"", metadata.xmp or b"")
+    return max(map(len, blocks)) <= LONGEST_SEGMENT and len(metadata.icc or b"") <= LARGEST_JPEG_PROFILE
+
+
+def _options(kind: str, picture: Picture, block: bytes | None, encoding: Encoding) -> dict[str, Any]:
+    """Of Pillow's JPEG and WebP writers."""
+    metadata = picture.metadata
+    options: dict[str, Any] = {"quality": encoding.quality, "icc_profile": metadata.icc, "xmp": metadata.xmp or b""}
+    if kind == "WEBP":
+        lossless = picture.format == "WEBP" and picture.lossless
+        # "exact" keeps the colours of transparent pixels.
+        return options | {"exif": block or b"", "lossless": lossless, "exact": True}
+    options |= {"subsampling": SUBSAMPLINGS[encoding.subsampling], "extra": metadata.segments, "comment": metadata.comment}
+    if metadata.dpi:
+        options["dpi"] = metadata.dpi
+    return options | {"exif": exif.PREFIX + block if block else b""}
+
+
+def _png(pixels: Pixels, level: int, picture: Picture, block: bytes | None) -> bytes:
+    metadata = picture.metadata
+    extra = png.metadata_chunks(metadata.icc, block, metadata.xmp, metadata.dpi, metadata.chunks)
+    if pixels.dtype == np.uint16 or pixels.nbytes > PILLOW_BYTES:
+        return png.with_chunks(png.encode(pixels, level), extra)
+    out = io.BytesIO()
+    with Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels) as image:
+        image.save(out, "PNG", compress_level=level)
+    return png.with_chunks(out.getvalue(), extra)

@@ -1,0 +1,319 @@
+"""Picture files into pixels, upright and with all that belongs to them, whatever the file holds.
+
+Palettes become RGB, or RGBA where a colour is transparent; CMYK becomes sRGB by its profile, or by
+Pillow's rule without one, and has no profile then; one bit becomes eight. What is stored with 16 bits keeps them. Floating
+point, Lab and whole numbers of 32 bits are refused. Of a JPEG that holds several pictures (MPO, gain maps) only the first is
+read.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from threading import Lock
+
+import av
+import numpy as np
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageCms,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from pipeline.dataset import deep, exif, png
+from pipeline.dataset.picture import Limits, Metadata, Picture, PictureError, Pixels, Status
+
+# Pillow's classes and not Image.open, which has dozens of others try, Ghostscript among them.
+READERS: dict[str, type[ImageFile.ImageFile]] = {
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "AVIF": AvifImagePlugin.AvifImageFile,
+}
+BEGINNINGS = {
+    "JPEG": rb"\xff\xd8\xff",
+    "PNG": rb"\x89PNG\r\n\x1a\n",
+    "WEBP": rb"RIFF....WEBP",
+    "TIFF": rb"II[*+]\0|MM\0[*+]",
+    "BMP": rb"BM",
+    "GIF": rb"GIF8[79]a",
+    "AVIF": rb"....ftypavi[fs]",
+}
+KNOWN_OTHERS = {
+    "HEIF": rb"....ftyp(hei|hev|mif1|msf1)",
+    "JPEG 2000": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
+    "JPEG XL": rb"\xff\x0a|\0\0\0\x0cJXL ",
+    "Photoshop": rb"8BPS",
+    "OpenEXR": rb"v/1\x01",
+    "PDF": rb"%PDF",
+    "SVG": rb"\s*(<\?xml|<svg)",
+    "video": rb"....ftyp|\x1aE\xdf\xa3",
+    "camera raw": rb"FUJIFILM|IIRO|IIU\0",
+    "netpbm": rb"P[1-7]\s",
+    "icon": rb"\0\0[\1\2]\0",
+}
+
+NOT_FOR_PILLOW = ("unknown pixel mode", "unknown data organization", "support not installed", "Unsupported BMP")
+XMP_EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
+
+
+class _OurLimits:
+    """While any thread decodes, Pillow has no limit of its own and warns of nothing: what is wanted, ``Limits`` say.
+
+    Number and filters belong to the process, so the last thread puts them back.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._threads = Lock(), 0
+        self._filters = warnings.catch_warnings()
+        self._limit: int | None = None
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            self._threads += 1
+            if self._threads == 1:
+                self._filters, self._limit = warnings.catch_warnings(), Image.MAX_IMAGE_PIXELS
+                self._filters.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+                Image.MAX_IMAGE_PIXELS = None
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._threads -= 1
+                if self._threads == 0:
+                    self._filters.__exit__(None, None, None)
+                    Image.MAX_IMAGE_PIXELS = self._limit
+
+
+our_limits = _OurLimits()
+
+
+def read_picture(data: bytes, limits: Limits) -> Picture:
+    """Decode a file. Raises PictureError, whatever it holds, and nothing else."""
+    kind = format_of(data)
+    try:
+        with our_limits(), READERS[kind](io.BytesIO(data)) as image:
+            check_header(image, kind, data, limits)
+            return _read(image, kind, data)
+    except PictureError:
+        raise
+    except MemoryError as error:
+        raise PictureError("too_large", f"there is no memory for this {kind} picture") from error
+    except Exception as error:  # damaged files make Pillow raise nearly everything that Python has
+        if any(words in str(error) for words in NOT_FOR_PILLOW):
+            raise PictureError("unsupported", f"Pillow does not read this {kind} picture: {_one_line(error)}") from error
+        raise PictureError("decode_error", f"damaged {kind} picture: {_one_line(error)}") from error
+
+
+def format_of(data: bytes) -> str:
+    """Which of ``READERS`` reads a file, by its first bytes. Raises PictureError for what is none."""
+    if not data:
+        raise PictureError("decode_error", "the file is empty")
+    for kind, beginning in BEGINNINGS.items():
+        if re.match(beginning, data[:64], re.DOTALL):
+            return kind
+    for kind, beginning in KNOWN_OTHERS.items():
+        if re.match(beginning, data[:64], re.DOTALL):
+            raise PictureError("unsupported", f"{kind} is not read; pictures are {', '.join(READERS)}")
+    raise PictureError("decode_error", f"not a picture: it begins with {data[:8]!r}")
+
+
+def check_header(image: Image.Image, kind: str, data: bytes, limits: Limits) -> None:
+    """Raises PictureError where the header alone says that a picture is not wanted, or would not be read whole."""
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise PictureError("decode_error", f"damaged picture: it says that it has {width}x{height} pixels")
+    if width * height > limits.max_pixels:
+        raise PictureError("too_large", f"{width}x{height} is more than {limits.max_pixels} pixels; raise the limit to read it")
+    if limits.min_side is not None and min(width, height) >= limits.min_side:
+        raise PictureError("skipped", f"{width}x{height} has no side under {limits.min_side} pixels")
+    if limits.skip_pixels is not None and width * height > limits.skip_pixels:
+        raise PictureError("skipped", f"{width}x{height} is more than {limits.skip_pixels} pixels")
+    if kind == "AVIF" and (found := re.search(rb"av1C..(.)", data[:8192], re.DOTALL)) and found[1][0] & 0x40:
+        raise PictureError("unsupported", "AVIF of more than 8 bits, which Pillow cuts; convert it to PNG of 16 bits first")
+    if limits.animated == "refuse" and getattr(image, "is_animated", False):
+        raise PictureError("unsupported", "several pictures in one file; take the first of each, or leave them")
+
+
+def _read(image: ImageFile.ImageFile, kind: str, data: bytes) -> Picture:
+    tiff_turn = image.tag_v2.get(exif.ORIENTATION, 1) if isinstance(image, TiffImagePlugin.TiffImageFile) else None
+    image.load()
+    metadata = _metadata(image, kind, data)
+    turn = exif.orientation(metadata.exif) if tiff_turn is None else tiff_turn
+    if is_deep(image, kind, data):
+        pixels = turned(_deep_pixels(image, kind, data, turn), turn)
+    else:
+        pixels = _pixels(image, kind, data)
+        # Pillow turns TIFF pictures by itself.
+        pixels = pixels if kind == "TIFF" else turned(pixels, turn)
+    return Picture(
+        np.ascontiguousarray(pixels),
+        kind,
+        replace(
+            metadata,
+            exif=exif.upright(metadata.exif) if metadata.exif else None,
+            xmp=_upright_xmp(metadata.xmp) if metadata.xmp and turn != 1 else metadata.xmp,
+            icc=None if image.mode == "CMYK" else metadata.icc,
+        ),
+        lossless=kind == "WEBP" and b"VP8L" in data[12:64],
+    )
+
+
+def _metadata(image: ImageFile.ImageFile, kind: str, data: bytes) -> Metadata:
+    info = image.info
+    found = Metadata(
+        exif=exif.bare(info.get("exif")),
+        icc=info.get("icc_profile") or None,
+        xmp=info.get("xmp") or None,
+        dpi=_dpi(info.get("dpi")),
+    )
+    if kind == "PNG":
+        chunks = list(png.chunks(data))
+        first = dict(reversed(chunks))
+        texts = [packet for name, content in chunks if name == b"iTXt" and (packet := png.xmp(content)) is not None]
+        kept = [one for one in chunks if one[0] in png.KEPT and not (one[0] == b"iTXt" and png.xmp(one[1]) is not None)]
+        return replace(
+            found,
+            exif=first.get(b"eXIf") or None,
+            icc=png.profile(first[b"iCCP"]) if b"iCCP" in first else None,
+            xmp=texts[0] if texts else None,
+            chunks=tuple(kept),
+        )
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        kept_segments = [
+            b"\xff" + bytes([0xE0 + int(name[3:])]) + (len(content) + 2).to_bytes(2, "big") + content
+            for name, content in image.applist
+            if name == "APP13" or (name == "APP1" and content.startswith(XMP_EXTENSION))
+        ]
+        # Without a unit in JFIF, Pillow takes the resolution from EXIF, which keeps it anyway, or makes one up.
+        dpi = found.dpi if info.get("jfif_unit") else None
+        return replace(found, dpi=dpi, segments=b"".join(kept_segments), comment=info.get("comment") or b"")
+    if kind == "TIFF":
+        return replace(found, exif=exif.of_tiff(data))
+    return found
+
+
+def _pixels(image: Image.Image, kind: str, data: bytes) -> Pixels:
+    """What Pillow has decoded, without loss but for CMYK."""
+    mode = image.mode
+    if kind == "PNG" and mode in ("1", "L") and "transparency" in image.info and data[24] in (2, 4):
+        # Pillow spreads samples of 2 and 4 bits over eight, but not the one that is transparent.
+        image.info["transparency"] *= 255 // (2 ** data[24] - 1)
+    if mode.startswith("I;16"):
+        return _grey16(image)
+    if mode in ("1", "L", "LA", "La"):
+        mode = "LA" if image.has_transparency_data else "L"
+    elif mode in ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX"):
+        mode = "RGBA" if image.has_transparency_data else "RGB"
+    elif mode == "CMYK":
+        return np.array(_from_cmyk(image))
+    elif mode == "YCbCr":
+        mode = "RGB"
+    else:
+        names = {"F": "of floating point", "I": "of 32 bits", "LAB": "in Lab"}
+        raise PictureError("unsupported", f"samples {names.get(mode, mode)} are not read; convert the picture to 16 bits first")
+    pixels = np.array(image if image.mode == mode else image.convert(mode))
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def _grey16(image: Image.Image) -> Pixels:
+    samples: Pixels = np.array(image).astype(np.uint16)[..., None]
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        if image.tag_v2.get(0x0102) == (12,):
+            samples = samples << 4 | samples >> 8
+        if image.tag_v2.get(0x0106) == 0:  # white is zero, which Pillow heeds for fewer bits only
+            samples = 65535 - samples
+    transparent = image.info.get("transparency")
+    if transparent is None:
+        return samples
+    return np.concatenate([samples, np.where(samples == transparent, 0, 65535).astype(np.uint16)], axis=2)
+
+
+def _from_cmyk(image: Image.Image) -> Image.Image:
+    """By the picture's own profile to sRGB, relative to white; by Pillow's rule where that is none for CMYK."""
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info.get("icc_profile") or b""))
+        converted = ImageCms.profileToProfile(
+            image,
+            profile,
+            ImageCms.createProfile("sRGB"),
+            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            outputMode="RGB",
+            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+    except (OSError, ValueError, TypeError, ImageCms.PyCMSError):
+        return image.convert("RGB")
+    return converted or image.convert("RGB")
+
+
+def is_deep(image: Image.Image, kind: str, data: bytes) -> bool:
+    """Whether Pillow cuts the samples to eight bits."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return image.mode in ("RGB", "RGBA") and 16 in image.tag_v2.get(0x0102, ())
+    # The depth and the type of colour in IHDR; grey comes whole.
+    return kind == "PNG" and data[24] == 16 and data[25] != 0
+
+
+def _deep_pixels(image: Image.Image, kind: str, data: bytes, turn: int) -> Pixels:
+    """All 16 bits of a picture that Pillow has decoded to eight; not turned. The two must agree where both have bits."""
+    width, height = image.size
+    if not deep.fits(width, height):
+        raise PictureError("too_large", f"{width}x{height} is more than FFmpeg decodes with 16 bits")
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(0x0152, (0,))[0] == 1:
+        raise PictureError("unsupported", "16 bits premultiplied with alpha are not read; store alpha unassociated")
+    try:
+        pixels = deep.decode(data, kind.lower())
+    except (av.FFmpegError, ValueError) as error:
+        status: Status = "decode_error" if kind == "PNG" else "unsupported"
+        raise PictureError(status, f"FFmpeg does not decode this {kind} of 16 bits: {_one_line(error)}") from error
+    if kind == "TIFF":
+        # FFmpeg passes over damage in TIFF files, which libtiff does not.
+        pixels = pixels[..., : len(image.getbands())]
+        if not np.array_equal(turned(pixels, turn) >> 8, np.asarray(image)):
+            raise PictureError("unsupported", "FFmpeg and libtiff differ on the samples of this TIFF of 16 bits")
+    return pixels
+
+
+def turned(pixels: Pixels, orientation: int) -> Pixels:
+    """(H, W, C) as it is to be shown, for an orientation of the Exif standard; a view."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def _upright_xmp(packet: bytes) -> bytes:
+    return re.sub(rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)[2-8]", rb"\g<1>1", packet)
+
+
+def _dpi(value: object) -> tuple[float, float] | None:
+    """Dots an inch across and down; None where that is nonsense."""
+    try:
+        x, y = (float(number) for number in value)  # type: ignore[attr-defined]
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    # TIFF files without a resolution say 1.
+    return (x, y) if 1 < x < 65535 and 1 < y < 65535 else None
+
+
+def _one_line(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]

@@ -1,0 +1,293 @@
+"""Where pictures come from: a sorted stream of items out of folders, tar files, Parquet files and lists of URLs."""
+
+from __future__ import annotations
+
+import os
+import threading
+import urllib.parse
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+from pipeline.dataset.listing import CONTAINERS, File, list_files, look_at
+from pipeline.dataset.parquet import PictureColumn
+from pipeline.dataset.reading import is_web, one_line, opened, place_of, read_bytes, read_range
+from pipeline.dataset.tar import list_members
+from pipeline.errors import ConfigError, MediaError, OutputError
+from pipeline.stages import in_parallel
+from pipeline.storage import local_path
+
+MAX_BYTES = 4 << 30  # of a picture's file; a longer one is something else, and would not fit into memory
+
+_PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip", ".7z", ".rar")
+_SIDE_ENDINGS = frozenset({
+    ".aae", ".cls", ".csv", ".db", ".htm", ".html", ".ini", ".json", ".jsonl", ".log", ".md", ".md5", ".npy", ".npz",
+    ".sha256", ".tsv", ".txt", ".xml", ".xmp", ".yaml", ".yml",
+})  # fmt: skip
+_LIST_THREADS = 4
+_BATCH_FILES = 1000
+_OPEN_COLUMNS = 4
+_UNKNOWN_BYTES = 1 << 20
+_WAITING_PER_THREAD = 16
+_PROBLEM = "!"  # begins the ``member`` of an item that cannot be read; the reason follows
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One input: it will be one row of the index, whatever it turns out to be.
+
+    ``key`` is its path below the root of the source; within a container, the container's path, ``/`` and the member's name or
+    9-digit row. A key that ends with ``/`` is a folder or container that cannot be read (to its end).
+    ``member`` is "" for a file of its own, else what ``Source.read`` needs to find it in the container ``url``.
+    ``size_bytes`` is 0 where it is not known yet, and a mean for rows of Parquet. ``version`` changes with the bytes, as far as
+    storage tells; it is "" for what a URL of a list leads to, where a change is not noticed.
+    """
+
+    key: str
+    url: str
+    member: str
+    size_bytes: int
+    version: str
+
+
+class Source(Protocol):
+    """An archive. ``items`` is for the driver; ``read`` may be called from several threads, on any machine."""
+
+    ignored: Counter[str]
+    """What tar files hold besides pictures, by ending; complete when ``items`` is."""
+
+    def items(self) -> Iterator[Item]:
+        """All inputs with strictly rising keys, as a stream: memory holds a folder's names or the members of a few tars.
+
+        Raises MediaError or ConfigError where the archive is not as it was named.
+        """
+        ...
+
+    def read(self, item: Item) -> bytes:
+        """The bytes of an item.
+
+        Raises MediaError where it cannot be had, OutputError where storage keeps failing or the item's container has changed.
+        """
+        ...
+
+
+def open_source(url: str, image_column: str | None = None, url_column: str | None = None, exclude: str | None = None) -> Source:
+    """The archive that ``url`` means: a folder, file, or pattern of them, with all tar and Parquet files in it opened.
+
+    A text file of URLs counts as one where its name, or the pattern's, ends with ``.txt``. The folder ``exclude`` is left out.
+    Looks at nothing yet; ConfigError where the ending alone says that it cannot be read.
+    """
+    if url.lower().endswith(_PACKED):
+        raise ConfigError(
+            f"{url} cannot be read in parts because it is compressed; unpack it first, into a folder or a plain .tar"
+        )
+    return _Archive(url, image_column, url_column, exclude)
+
+
+def is_side_file(key: str) -> bool:
+    """Whether a file only accompanies pictures, such as ``.json`` and ``.xmp``: nobody expects it to be one."""
+    name = key.rpartition("/")[2]
+    return os.path.splitext(name)[1].lower() in _SIDE_ENDINGS or name == "LICENSE"
+
+
+class _Archive:
+    def __init__(self, url: str, image_column: str | None, url_column: str | None, exclude: str | None) -> None:
+        self._url, self._columns, self._exclude = url, (image_column, url_column), exclude
+        self._is_list = url.lower().endswith(".txt")
+        self.ignored: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._opened: OrderedDict[str, PictureColumn] = OrderedDict()
+        self._known: dict[str, str] = {}
+
+    def items(self) -> Iterator[Item]:
+        self.ignored.clear()
+        last = ""
+        with ThreadPoolExecutor(_LIST_THREADS) as pool:
+            files = list_files(self._url, self._exclude, (*CONTAINERS, ".txt") if self._is_list else CONTAINERS)
+            batches = _batches(files, self._is_container)
+            for batch in in_parallel(pool, self._expand, batches, _LIST_THREADS):
+                for item in batch:
+                    if item.key <= last:
+                        raise MediaError(
+                            one_line(f"{item.url}: has the key {item.key!r}, which is not after {last!r}; rename one")
+                        )
+                    last = item.key
+                    yield item
+
+    def read(self, item: Item) -> bytes:
+        if item.member.startswith(_PROBLEM):
+            raise MediaError(item.member.removeprefix(_PROBLEM))
+        if item.size_bytes > MAX_BYTES:
+            raise MediaError(
+                one_line(f"{item.url}: {item.size_bytes} bytes are more than any picture has; the limit is {MAX_BYTES}")
+            )
+        if not item.member:
+            return read_bytes(item.url)
+        self._check_unchanged(item)
+        if _ending(item.url) == ".tar":
+            return read_range(item.url, int(item.member), item.size_bytes)
+        value = self._column(item.url).picture(int(item.member))
+        if value is None:
+            raise MediaError(one_line(f"{item.url}: row {item.member} holds no picture"))
+        return value if isinstance(value, bytes) else read_bytes(_beside(item.url, value))
+
+    def _is_container(self, file: File) -> bool:
+        return not file.problem and (_ending(file.url) in CONTAINERS or self._is_list)
+
+    def _expand(self, files: list[File]) -> Iterable[Item]:
+        """The items of some files, or of one container, whose header alone has been read when this returns."""
+        first = files[0]
+        if not self._is_container(first):
+            return [
+                _problem(file.key, file, file.problem)
+                if file.problem
+                else Item(file.key, file.url, "", file.size_bytes, file.version)
+                for file in files
+            ]
+        try:
+            if self._is_list:
+                return _urls(first, ((row, line) for row, line in enumerate(_lines(first.url)) if line.strip()))
+            return self._members(first) if _ending(first.url) == ".tar" else self._rows(first)
+        except MediaError as error:
+            return [_problem(f"{first.key}/", first, str(error))]
+
+    def _members(self, file: File) -> list[Item]:
+        found = list_members(file.url)
+        with self._lock:
+            self.ignored += found.ignored
+        problem = one_line(f"{file.url}: the tar is damaged or cut short: {found.damage}; what is missing cannot be told")
+        damage = [_problem(f"{file.key}/", file, problem)] if found.damage else []
+        return damage + [
+            Item(f"{file.key}/{member.name}", file.url, str(member.offset), member.size_bytes, file.version)
+            for member in found.pictures
+        ]
+
+    def _rows(self, file: File) -> Iterator[Item]:
+        column = PictureColumn(file.url, *self._columns)
+        if column.holds_urls:
+            return _urls(file, enumerate(column.values()))
+        return (
+            Item(f"{file.key}/{row:09d}", file.url, str(row), size_bytes, file.version)
+            for row, size_bytes in enumerate(column.sizes())
+        )
+
+    def _column(self, url: str) -> PictureColumn:
+        with self._lock:
+            column = self._opened.pop(url, None) or PictureColumn(url, *self._columns)
+            self._opened[url] = column
+            while len(self._opened) > _OPEN_COLUMNS:
+                self._opened.popitem(last=False)
+        return column
+
+    def _check_unchanged(self, item: Item) -> None:
+        version = self._known.get(item.url) or look_at(item.url, "").version
+        self._known[item.url] = version
+        if version != item.version:
+            raise OutputError(one_line(f"{item.url} has changed since it was listed; run the same command again"))
+
+
+def _batches(files: Iterable[File], is_container: Callable[[File], bool]) -> Iterator[list[File]]:
+    """Each container by itself, other files by the thousand."""
+    batch: list[File] = []
+    for file in files:
+        alone = is_container(file)
+        if batch and (alone or len(batch) == _BATCH_FILES):
+            yield batch
+            batch = []
+        if alone:
+            yield [file]
+        else:
+            batch.append(file)
+    if batch:
+        yield batch
+
+
+def _problem(key: str, file: File, reason: str) -> Item:
+    return Item(key, file.url, _PROBLEM + reason, 0, file.version)
+
+
+def _ending(url: str) -> str:
+    path = urllib.parse.urlsplit(url).path if is_web(url) else url
+    return os.path.splitext(path)[1].lower()
+
+
+def _urls(file: File, rows: Iterator[tuple[int, str | None]]) -> Iterator[Item]:
+    """An item for each URL of a list, under the number of its row."""
+    row = -1
+    try:
+        for row, value in rows:
+            key = f"{file.key}/{row:09d}"
+            if value is None or not value.strip():
+                yield _problem(key, file, one_line(f"{file.url}: row {row} holds no URL"))
+            else:
+                yield Item(key, _beside(file.url, value.strip()), "", 0, "")
+    except MediaError as error:
+        yield _problem(f"{file.key}/{row + 1:09d}", file, f"{error}; this and all later rows are missing")
+
+
+def _beside(list_url: str, value: str) -> str:
+    """A URL or path as it stands in the file ``list_url``: a relative one lies beside that file."""
+    if "://" in value:
+        path = local_path(value)
+        return value if path is None else path
+    place = place_of(list_url)
+    if place:
+        return place + value if value.startswith("/") else f"{list_url.rpartition('/')[0]}/{value}"
+    return os.path.normpath(os.path.join(os.path.dirname(list_url), value))
+
+
+def _lines(url: str) -> Iterator[str]:
+    """The lines of a text file, as a stream."""
+    with opened(url) as file:
+        rest = file.read(_CHUNK_BYTES).removeprefix(b"\xef\xbb\xbf")
+        while rest:
+            *lines, rest = rest.split(b"\n")
+            for line in lines:
+                yield line.decode(errors="replace")
+            chunk = file.read(_CHUNK_BYTES)
+            if not chunk:
+                break
+            rest += chunk
+        if rest:
+            yield rest.decode(errors="replace")
+
+
+def read_ahead(
+    source: Source, items: Iterable[Item], threads: int, budget_bytes: int
+) -> Generator[tuple[Item, bytes | MediaError], None, None]:
+    """Each item with its bytes, or with why it cannot be had, in order; read by ``threads`` ahead of their use.
+
+    What waits is at most ``budget_bytes`` by the items' sizes, or one item. Other errors than MediaError are raised at the
+    place of their item. Closing stops after the reads under way.
+    """
+
+    def read(item: Item) -> bytes | MediaError:
+        try:
+            return source.read(item)
+        except MediaError as error:
+            return error
+
+    waiting: deque[tuple[Item, int, Future[bytes | MediaError]]] = deque()
+    reserved = largest = 0
+    pool = ThreadPoolExecutor(threads)
+    try:
+        source_items = iter(items)
+        following = next(source_items, None)
+        while following or waiting:
+            size = following.size_bytes or max(_UNKNOWN_BYTES, largest) if following else 0
+            full = len(waiting) >= _WAITING_PER_THREAD * threads or reserved + size > budget_bytes
+            if following and not (waiting and full):
+                waiting.append((following, size, pool.submit(read, following)))
+                reserved += size
+                following = next(source_items, None)
+                continue
+            item, size, future = waiting.popleft()
+            result = future.result()
+            reserved -= size
+            largest = max(largest, len(result) if isinstance(result, bytes) else 0)
+            yield item, result
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,228 @@
+"""The image workload: read a shard, upscale its pictures, write them and one row for each, whatever is wrong with it."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from numpy.typing import NDArray
+
+from pipeline.config import ImagesConfig
+from pipeline.dataset.encoding import write_picture
+from pipeline.dataset.enlarge import check, enlarge_many, target_size
+from pipeline.dataset.images import read_picture
+from pipeline.dataset.index import Row, write_rows
+from pipeline.dataset.outputs import open_output
+from pipeline.dataset.picture import Encoding, Limits, Picture, PictureError
+from pipeline.dataset.shards import read_list
+from pipeline.dataset.sources import Item, Source, is_side_file, open_source, read_ahead
+from pipeline.errors import MediaError
+from pipeline.stages import ahead, in_parallel
+from pipeline.storage import Store
+from pipeline.units import Unit, digest
+from swinir.spec import ModelSpec
+from swinir.upscaler import Upscaler
+
+READ_THREADS = 16
+READ_AHEAD_BYTES = 128 << 20
+CODEC_THREADS = 4
+GPU_BATCH = 8
+ROWS = "rows"
+WINDOW_PICTURES = 32  # that wait for others of their size,
+WINDOW_SAMPLES = 64 << 20  # as long as they are not large
+
+
+@dataclass(frozen=True)
+class ShardWorkload:
+    """All that a worker needs to upscale any shard of one archive. ``work`` holds lists and rows, ``out`` the pictures."""
+
+    source: str
+    config: ImagesConfig
+    model: ModelSpec
+    work: Store
+    out: Store
+
+    def open(self) -> ShardRunner:
+        upscaler = Upscaler.from_spec(self.model, self.config.device)
+        if upscaler.device.type == "cuda":
+            upscaler = Upscaler.from_spec(self.model, self.config.device, batch=GPU_BATCH)
+        return ShardRunner(self, upscaler)
+
+    def split(self, unit: Unit) -> list[Unit]:
+        """Two halves, down to one picture: the one that kills its process is found, and takes no other along."""
+        start, stop = unit.spec["start"], unit.spec["stop"]
+        middle = (start + stop) // 2
+        halves = ((start, middle), (middle, stop)) if stop - start > 1 else ()
+        return [shard_unit(unit.spec["run"], unit.spec["list"], *half) for half in halves]
+
+
+def shard_unit(run: str, list_key: str, start: int, stop: int) -> Unit:
+    """Items [start, stop) of a stored list, whose key names its content, under the settings that ``run`` is the digest of."""
+    spec = {"run": run, "list": list_key, "start": start, "stop": stop}
+    return Unit(digest(spec), stop - start, spec)
+
+
+@dataclass(slots=True)
+class _Job:
+    """One picture on its way. Without ``picture`` nothing is to be computed: something is wrong, or another has its bytes."""
+
+    row: Row
+    picture: Picture | None = None
+    size: tuple[int, int] = (0, 0)
+    large: NDArray[Any] | None = None
+    data: bytes = field(default=b"", repr=False)
+
+
+class ShardRunner:
+    """Runs shards in one process; reading, decoding, the model and encoding overlap."""
+
+    def __init__(self, workload: ShardWorkload, upscaler: Upscaler) -> None:
+        self._job, self._upscaler = workload, upscaler
+        self._model_lock = threading.Lock()
+        config = workload.config
+        self._limits = Limits(config.bomb_pixels, config.min_side, config.max_pixels, config.animated)
+        self._encoding = Encoding(config.format, config.png_level, config.quality, config.subsampling)
+        self._source: Source = open_source(workload.source, config.image_column, config.url_column)
+
+    def run(self, unit: Unit, attempt: str) -> Generator[int, None, dict[str, Any]]:
+        """Yields pictures done; returns where their rows are, and what became of them.
+
+        Names and bytes do not depend on the attempt: of two attempts at once, both write the same.
+        """
+        yield 0
+        shard, start = unit.spec["list"], unit.spec["start"]
+        items = read_list(self._job.work, shard)[start : unit.spec["stop"]]
+        rows: list[Row] = []
+        with ExitStack() as stack:
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="swinir-")))
+            pool = stack.enter_context(ThreadPoolExecutor(CODEC_THREADS))
+            output = stack.enter_context(open_output(self._job.config.output, self._job.out, unit.id, scratch))
+            results = _Results(scratch)
+            decoded = stack.enter_context(
+                closing(ahead(self._decoded(items, PurePosixPath(shard).stem, start, pool), 2 * WINDOW_PICTURES))
+            )
+            enlarged = stack.enter_context(closing(ahead(self._enlarged(decoded), WINDOW_PICTURES)))
+            for job in in_parallel(pool, self._encoded, enlarged, CODEC_THREADS):
+                row, data = results.complete(job)
+                rows.append(replace(row, output=output.add(row, data)) if row.status == "ok" else row)
+                yield len(rows)
+            files = output.close()
+            path = scratch / "rows.parquet"
+            write_rows(path, sorted(rows, key=lambda row: row.key))
+            key = f"{ROWS}/{unit.id}.parquet"
+            self._job.work.upload(path, key)
+        return {"rows": key, "counts": dict(sorted(Counter(row.status for row in rows).items())), "files": files}
+
+    def _decoded(self, items: list[Item], shard: str, start: int, pool: ThreadPoolExecutor) -> Iterator[_Job]:
+        """Every item in order, numbered from ``start``; of those with equal bytes only the first is decoded."""
+        seen: set[str] = set()
+
+        def jobs() -> Iterator[tuple[Row, bytes | None]]:
+            read = read_ahead(self._source, items, READ_THREADS, READ_AHEAD_BYTES)
+            for number, (item, data) in enumerate(read, start):
+                row = Row(key=item.key, shard=shard, row=number, model=self._job.model.name)
+                if isinstance(data, MediaError):
+                    yield replace(row, status="read_error", error=str(data)), None
+                    continue
+                row = replace(row, source_sha256=hashlib.sha256(data).hexdigest(), source_bytes=len(data))
+                yield row, None if row.source_sha256 in seen else data
+                seen.add(row.source_sha256)
+
+        return in_parallel(pool, lambda job: self._read(*job), jobs(), CODEC_THREADS)
+
+    def _read(self, row: Row, data: bytes | None) -> _Job:
+        if row.status or data is None:
+            return _Job(row)
+        try:
+            picture = read_picture(data, self._limits)
+        except PictureError as error:
+            return _Job(replace(row, status="skipped" if is_side_file(row.key) else error.status, error=str(error)))
+        height, width = picture.pixels.shape[:2]
+        size = target_size(width, height, self._upscaler.scale, self._job.config)
+        return _Job(replace(row, width=width, height=height, format=picture.format), picture, size)
+
+    def _enlarged(self, jobs: Iterator[_Job]) -> Iterator[_Job]:
+        """The same jobs in the same order; those of a window that have one shape go through the model together."""
+        for window in windows(jobs):
+            groups: dict[tuple[int, ...], list[_Job]] = {}
+            for job in window:
+                if job.picture is not None:
+                    groups.setdefault((*job.picture.pixels.shape, *job.size), []).append(job)
+            for group in groups.values():
+                self._enlarge(group)
+            yield from window
+
+    def _enlarge(self, group: list[_Job]) -> None:
+        pictures = [job.picture.pixels for job in group if job.picture]
+        try:
+            with self._model_lock:
+                large = enlarge_many(self._upscaler, pictures, group[0].size)
+        except (MemoryError, FloatingPointError) as error:
+            if len(group) > 1:
+                for job in group:
+                    self._enlarge([job])
+                return
+            group[0].row = replace(group[0].row, status="model_error", error=" ".join(str(error).split()))
+            return
+        for job, pixels in zip(group, large, strict=True):
+            job.large = pixels
+
+    def _encoded(self, job: _Job) -> _Job:
+        if job.picture is None or job.large is None:
+            return job
+        psnr_db, drift = check(job.picture.pixels, job.large)
+        job.data, ending = write_picture(job.picture, job.large, self._encoding)
+        height, width = job.large.shape[:2]
+        job.row = replace(
+            job.row,
+            status="ok",
+            output_sha256=hashlib.sha256(job.data).hexdigest(),
+            output_bytes=len(job.data),
+            output_width=width,
+            output_height=height,
+            output_format=ending.removeprefix("."),
+            psnr_reduced_db=psnr_db,
+            colour_drift=drift,
+        )
+        job.picture = job.large = None
+        return job
+
+
+def windows(jobs: Iterator[_Job]) -> Iterator[list[_Job]]:
+    """Runs of jobs, some pictures long or a few large ones."""
+    window: list[_Job] = []
+    num_samples = 0
+    for job in jobs:
+        window.append(job)
+        num_samples += job.picture.pixels.size if job.picture else 0
+        if len(window) >= WINDOW_PICTURES or num_samples >= WINDOW_SAMPLES:
+            yield window
+            window, num_samples = [], 0
+    yield window
+
+
+class _Results:
+    """What came of the bytes seen so far, so that equal ones cost nothing."""
+
+    def __init__(self, scratch: Path) -> None:
+        self._scratch = scratch
+        self._rows: dict[str, Row] = {}
+
+    def complete(self, job: _Job) -> tuple[Row, bytes]:
+        """The row of a finished job and its encoded picture; of a copy, those of the first."""
+        row, sha = job.row, job.row.source_sha256
+        if row.status:
+            if sha:
+                self._rows[sha] = row
+                (self._scratch / sha).write_bytes(job.data)
+            return row, job.data
+        first = replace(self._rows[sha], key=row.key, row=row.row)
+        return first, (self._scratch / sha).read_bytes()

@@ -1,0 +1,50 @@
+"""What every job makes sure of first: that the model can be had, and that nobody else makes the same result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from pipeline.config import RunConfig
+from pipeline.errors import ConfigError, OutputError
+from pipeline.storage import local_path
+from swinir.spec import ModelSpec, load_spec
+
+
+def load_model_spec(config: RunConfig) -> ModelSpec:
+    try:
+        return load_spec(config.model, config.weights, config.precision, config.tile)
+    except ValueError as error:
+        raise ConfigError(" ".join(str(error).split())) from error
+
+
+@contextmanager
+def lease(destination: str) -> Iterator[None]:
+    """Only one job on a local destination; a second fails at once. The lock dies with the process.
+
+    In object stores two jobs do the same work twice and publish the same bytes; first-writer-wins commits keep them apart.
+    """
+    path = local_path(destination)
+    if path is None:
+        yield
+        return
+    folder = Path(path).parent
+    lock_path = folder / f".{Path(path).name}.lock"
+    lock = FileLock(lock_path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ConfigError(f"{destination} is being made by another running command") from error
+    except OSError as error:
+        raise ConfigError(f"cannot write in {folder}: {error.strerror or error}") from error
+    try:
+        yield
+    except OSError as error:
+        place = error.filename or destination
+        raise OutputError(f"{place}: {error.strerror or error}; the same command goes on from there") from error
+    finally:
+        lock_path.unlink(missing_ok=True)
+        lock.release()

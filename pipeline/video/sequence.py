@@ -1,0 +1,311 @@
+"""An image sequence as a source: which files belong to it and when each is shown, as one video file made as it is read."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from bisect import bisect_right
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import av
+import av.error
+from PIL import Image
+
+from pipeline import storage
+from pipeline.errors import MediaError
+from pipeline.storage import SourceIdentity, Store, local_path
+from pipeline.units import digest
+from pipeline.video.frames import rows, sample_bytes
+from pipeline.video.probe import UNSPECIFIED, VideoInfo
+from pipeline.video.quicktime import SampleKind, header
+
+DEFAULT_RATE = 25
+READ_AHEAD = 8  # images, from object stores
+
+# What QuickTime has a name for goes to FFmpeg's decoder as it is; of the others FFmpeg's picture does.
+TAGS = {".png": b"png ", ".jpg": b"jpeg", ".tif": b"tiff", ".tga": b"tga ", ".dpx": b"dpx ", ".bmp": b"", ".webp": b""}
+SAME_KIND = {".jpeg": ".jpg", ".tiff": ".tif"}
+RAW_TAGS = {"bgr24": b"24BG", "rgba": b"RGBA", "gray": b"Y800", "yuv420p": b"I420"}
+
+PLACE = re.compile(r"%(?:0(\d+))?d")  # of the number in a pattern, as in printf
+# Exif 2.32, tag 0x112: how to show the picture, as a, b, c and d of a display matrix.
+ORIENTATION_TAG = 0x112
+TURNS = {
+    2: (-1, 0, 0, 1), 3: (-1, 0, 0, -1), 4: (1, 0, 0, -1),
+    5: (0, 1, 1, 0), 6: (0, 1, -1, 0), 7: (0, -1, -1, 0), 8: (0, -1, 1, 0),
+}  # fmt: skip
+JPEG_SCAN, JPEG_END = b"\xff\xda", b"\xff\xd9"
+TIMES_NAME = "times.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """The images in order, ``suffix`` the one ending they share, and the time table that lies with them, if one does."""
+
+    images: tuple[SourceIdentity, ...]
+    suffix: str
+    times: SourceIdentity | None
+
+
+def is_sequence(url: str) -> bool:
+    """Whether ``url`` names a folder or a pattern of images, such as ``frames/`` or ``frames/%06d.png``."""
+    path = local_path(url)
+    if path is not None and Path(path).exists():
+        return Path(path).is_dir()
+    return url.endswith("/") or pattern_of(url) is not None
+
+
+def pattern_of(url: str) -> re.Match[str] | None:
+    """Where the number stands in a name such as ``%06d.png``."""
+    name = url.rpartition("/")[2]
+    return PLACE.search(name) if kind_of(name) else None
+
+
+def kind_of(name: str) -> str | None:
+    """The ending of an image's name, in its usual spelling; None where it is no image."""
+    ending = f".{name.rpartition('.')[2].lower()}"
+    ending = SAME_KIND.get(ending, ending)
+    return ending if ending in TAGS and not name.startswith(".") else None
+
+
+def natural(name: str) -> list[str | int]:
+    """A key that puts frame 10 after frame 9."""
+    return [int(part) if part.isdecimal() else part.casefold() for part in re.split(r"(\d+)", name)]
+
+
+def file_name(url: str) -> str:
+    return url.rpartition("/")[2]
+
+
+def find_sequence(url: str) -> Sequence:
+    """The images that ``url`` names. Raises MediaError where there are none, a number is missing, or kinds are mixed."""
+    whole = pattern_of(url) is None
+    folder = url if whole else url.rpartition("/")[0] or "."
+    files = {file_name(entry.url): entry for entry in storage.identify_all(folder)}
+    names = sorted(filter(kind_of, files), key=lambda name: (natural(name), name)) if whole else numbered(url, files)
+    if not names:
+        raise MediaError(f"{url}: no images are there; known are {', '.join([*TAGS, *SAME_KIND])}")
+    kinds = sorted({kind_of(name) or "" for name in names})
+    if len(kinds) > 1:
+        raise MediaError(
+            f"{url}: holds images of several kinds ({', '.join(kinds)}); name one as {url.rstrip('/')}/%d{kinds[0]}"
+        )
+    empty = next((name for name in names if not files[name].size_bytes), None)
+    if empty:
+        raise MediaError(f"{url}: {empty} is empty")
+    tables = [entry for name, entry in files.items() if name.endswith(TIMES_NAME)]
+    table = next((table for table in tables if list(read_times(table)) == names), None)
+    return Sequence(tuple(files[name] for name in names), kinds[0], table)
+
+
+def numbered(url: str, files: dict[str, SourceIdentity]) -> list[str]:
+    """The names that a pattern makes of consecutive numbers, from the first that exists."""
+    name = file_name(url)
+    place = PLACE.search(name)
+    assert place
+    before, after, width = name[: place.start()], name[place.end() :], int(place[1] or 0)
+    found = sorted(
+        int(match[1])
+        for match in (re.fullmatch(re.escape(before) + r"(\d+)" + re.escape(after), file) for file in files)
+        if match and match[1] == f"{int(match[1]):0{width}d}"
+    )
+    for last, following in pairwise(found):
+        if following != last + 1:
+            missing = f"{before}{last + 1:0{width}d}{after}"
+            raise MediaError(
+                f"{url}: {missing} is missing ({len(found)} images from {found[0]} to {found[-1]}); put it there, or name the "
+                "folder to take its images as they are"
+            )
+    return [f"{before}{number:0{width}d}{after}" for number in found]
+
+
+def read_times(table: SourceIdentity) -> dict[str, Fraction]:
+    """How long each image is shown, in seconds, by name; empty where the file is no such table."""
+    folder, name = table.url.rsplit("/", 1)
+    try:
+        lines = [line.split(",") for line in Store(folder).read(name).decode().splitlines()[1:]]
+        return {file: Fraction(duration) for file, _, duration in lines}
+    except (ValueError, ZeroDivisionError):
+        return {}
+
+
+def identify(url: str, rate: str | None) -> SourceIdentity:
+    """As ``storage.identify``; of a sequence, over the names, sizes and versions of all its files, and its rate."""
+    if not is_sequence(url):
+        return storage.identify(url)
+    found = find_sequence(url)
+    entries = [*found.images, *([found.times] if found.times else [])]
+    version = digest([[[file_name(entry.url), entry.size_bytes, entry.version] for entry in entries], rate])
+    return SourceIdentity(storage.normal_url(url), sum(image.size_bytes for image in found.images), version)
+
+
+@contextmanager
+def open_input(url: str, rate: str | None) -> Iterator[str | BinaryIO]:
+    """As ``storage.open_input``; a sequence is a video of ``rate`` frames a second, of its time table's times without one."""
+    if not is_sequence(url):
+        with storage.open_input(url) as source:
+            yield source
+        return
+    with SequenceFile(find_sequence(url), rate) as file:
+        yield cast(BinaryIO, file)
+
+
+class SequenceFile(io.RawIOBase):
+    """All images behind one QuickTime header, as a file to read and to seek in; ``guesses`` says what nobody stated.
+
+    Errors of reading are MediaErrors that name the image.
+    """
+
+    def __init__(self, sequence: Sequence, rate: str | None) -> None:
+        self.images = sequence.images
+        self.guesses: list[str] = []
+        self._suffix, self._decode = sequence.suffix, not TAGS[sequence.suffix]
+        self._at = 0
+        self._ahead: dict[int, Future[bytes]] = {}
+        remote = local_path(self.images[0].url) is None
+        self._pool = ThreadPoolExecutor(READ_AHEAD) if remote else None
+        durations, ticks_per_second = self._durations(sequence, rate)
+        kind, sizes = SampleKind(TAGS[sequence.suffix]), [image.size_bytes for image in self.images]
+        if self._decode:
+            kind, first = raw_picture(self._load(0), self.images[0].url)
+            sizes = [len(first)] * len(self.images)
+        self._kind = kind
+        self._header = header(kind, sizes, durations, ticks_per_second)
+        self._starts = list(accumulate(sizes, initial=len(self._header)))
+        self._held = (-1, b"")
+
+    def _durations(self, sequence: Sequence, rate: str | None) -> tuple[list[int], int]:
+        """How long each image is shown, and in what ticks."""
+        if rate is None and sequence.times is not None:
+            shown = list(read_times(sequence.times).values())
+            ticks_per_second = math.lcm(*(seconds.denominator for seconds in shown))
+            return [int(seconds * ticks_per_second) for seconds in shown], ticks_per_second
+        if rate is None:
+            self.guesses.append(f"images carry no times; shown at {DEFAULT_RATE} a second, which --rate changes")
+        per_second = Fraction(rate or DEFAULT_RATE)
+        return [per_second.denominator] * len(self.images), per_second.numerator
+
+    def name_at(self, position: int) -> str:
+        """The name of the image that holds a byte."""
+        return file_name(self.images[self._index(position)].url)
+
+    def completed(self, info: VideoInfo) -> VideoInfo:
+        """What a probe of this file found, with what nobody stated. MediaError where an image gave no frame."""
+        if info.num_frames != len(self.images):
+            raise MediaError(
+                f"{self.images[0].url}: {len(self.images)} images give {info.num_frames} frames; is this first one damaged?"
+            )
+        matrix, has_profile = beside_pixels(self._load(0))
+        untold = self._suffix != ".webp" and not info.color_range  # only lossy WebP is of limited range
+        return replace(
+            info,
+            container="image sequence",
+            color_range=2 if untold else info.color_range,
+            color_space=UNSPECIFIED if info.pix_fmt.startswith(("gray", "ya", "mono")) else info.color_space,
+            display_matrix=matrix,
+            side_data=tuple(sorted({*info.side_data} - {"ICC_PROFILE"} | ({"ICC_PROFILE"} if has_profile else set()))),
+            guesses=(*self.guesses, *info.guesses),
+        )
+
+    def _index(self, position: int) -> int:
+        return min(bisect_right(self._starts, position) - 1, len(self.images) - 1)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._starts[-1]}[whence]
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        """At most ``size`` bytes; none at the end. A read ends where an image does."""
+        if self._at >= self._starts[-1]:
+            return b""
+        if self._at < self._starts[0]:
+            start, data = 0, self._header
+        else:
+            index = self._index(self._at)
+            start, data = self._starts[index], self._sample(index)
+        part = data[self._at - start :][: size if size >= 0 else None]
+        self._at += len(part)
+        return part
+
+    def close(self) -> None:
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
+        super().close()
+
+    def _sample(self, index: int) -> bytes:
+        """The bytes of one sample; the last is kept, since FFmpeg reads it in pieces."""
+        if self._held[0] != index:
+            url, length = self.images[index].url, self._starts[index + 1] - self._starts[index]
+            data = self._fetched(index)
+            if self._decode:
+                kind, data = raw_picture(data, url)
+                if kind != self._kind:
+                    raise MediaError(f"{url}: is not of the size and format of {self.images[0].url}; all images must be alike")
+            elif self._suffix == ".jpg" and data.rfind(JPEG_END) < data.rfind(JPEG_SCAN):
+                data = bytes(len(data))  # cut short, which FFmpeg's decoder hides by painting the rest grey; zeros it refuses
+            if len(data) != length:
+                raise MediaError(f"{url}: changed while it was read; run the same command again")
+            self._held = (index, data)
+        return self._held[1]
+
+    def _fetched(self, index: int) -> bytes:
+        if self._pool is None:
+            return self._load(index)
+        wanted = range(index, min(index + READ_AHEAD, len(self.images)))
+        self._ahead = {i: self._ahead.get(i) or self._pool.submit(self._load, i) for i in wanted}
+        return self._ahead[index].result()
+
+    def _load(self, index: int) -> bytes:
+        folder, name = self.images[index].url.rsplit("/", 1)
+        try:
+            return Store(folder or "/").read(name)
+        except FileNotFoundError as error:
+            raise MediaError(f"{self.images[index].url}: is gone; it was there before") from error
+
+
+def raw_picture(data: bytes, url: str) -> tuple[SampleKind, bytes]:
+    """The decoded samples of an image for which QuickTime has no name. MediaError where it cannot be decoded."""
+    try:
+        with av.open(io.BytesIO(data), "r") as container:
+            frame = next(container.decode(video=0))
+    except (av.error.FFmpegError, ValueError, StopIteration) as error:
+        raise MediaError(f"{url}: cannot be decoded: {' '.join(str(error).split())}; repair it or take it away") from error
+    name = frame.format.name
+    if name == "yuva420p":
+        raise MediaError(f"{url}: lossy WebP with transparency is not supported; convert the images to PNG first")
+    if name not in RAW_TAGS:
+        name = "rgba" if any(component.is_alpha for component in frame.format.components) else "bgr24"
+        frame = frame.reformat(format=name)
+    samples = b"".join(rows(plane, sample_bytes(frame.format)).tobytes() for plane in frame.planes)
+    # VP8 is BT.601 at any size (RFC 6386, section 9.2).
+    return SampleKind(RAW_TAGS[name], frame.width, frame.height, 6 if name == "yuv420p" else None), samples
+
+
+def beside_pixels(data: bytes) -> tuple[tuple[int, ...] | None, bool]:
+    """The display matrix (nine 16.16 numbers) that an image's Exif asks for, and whether its ICC profile is not sRGB."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            turn = TURNS.get(image.getexif().get(ORIENTATION_TAG, 1))
+            profile = image.info.get("icc_profile") or b""
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None, False  # a kind of image that Pillow does not read
+    is_srgb = any("sRGB".encode(code) in profile for code in ("ascii", "utf-16-be"))
+    matrix = tuple(value << 16 for value in (turn[0], turn[1], 0, turn[2], turn[3], 0, 0, 0, 1 << 14)) if turn else None
+    return matrix, bool(profile) and not is_srgb

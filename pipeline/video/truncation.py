@@ -1,0 +1,89 @@
+"""Where a file says that its video ends, and whether the file once was longer: what its header declares and is not there."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import BinaryIO
+
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+ROUNDING_S = Fraction(2, 1000)  # edit lists and Matroska's tags are often in milliseconds
+
+
+def truncation(
+    container: InputContainer, video: VideoStream, declared_bytes: int | None, num_packets: int, last_end_s: float
+) -> list[str]:
+    """What says that the file is cut short: an index, a declared size or duration, a last packet that is no whole one.
+
+    ``declared_bytes`` is ``matroska_bytes`` of it, ``num_packets`` how many the video has, ``last_end_s`` where the last packet
+    of any stream ends.
+    """
+    names, short = container.format.name.split(","), None
+    if "mp4" in names and len(video.index_entries) > num_packets:
+        short = f"{len(video.index_entries)} video packets declared, {num_packets} there"
+    elif "matroska" in names and declared_bytes is not None:
+        if declared_bytes > container.size > 0:
+            short = f"{declared_bytes} bytes declared, {container.size} there"
+    elif "matroska" in names and container.duration and container.duration / av.time_base - last_end_s > 1:
+        short = f"{container.duration / av.time_base:.2f} s declared, {last_end_s:.2f} s there"
+    elif "avi" in names and video.frames - num_packets > max(2, video.frames // 50):
+        short = f"{video.frames} video packets declared, {num_packets} there"
+    elif "mpegts" in names and container.size > 0 and all(container.size % packet for packet in (188, 192, 204)):
+        short = "it ends in the middle of a transport packet"
+    return [f"the file is truncated: {short}"] if short else []
+
+
+def matroska_bytes(source: str | BinaryIO) -> int | None:
+    """How long a Matroska file says it is (RFC 8794: an EBML header, then one segment); None where it does not say.
+
+    The position of an open file is left at its start.
+    """
+    if isinstance(source, str):
+        try:
+            with open(source, "rb") as file:
+                return matroska_bytes(file)
+        except OSError:
+            return None  # opening it as a video says why
+    source.seek(0)
+    head = source.read(4096)
+    source.seek(0)
+    if head[:4] != b"\x1aE\xdf\xa3":
+        return None
+    at, size = _vint(head, 4)
+    if size is None or head[at + size : at + size + 4] != b"\x18S\x80g":
+        return None
+    at, size = _vint(head, at + size + 4)
+    return None if size is None else at + size
+
+
+def _vint(data: bytes, at: int) -> tuple[int, int | None]:
+    """Where a number of variable length ends, and the number; None for the one that means "unknown"."""
+    length = 9 - data[at].bit_length()
+    value = int.from_bytes(data[at : at + length]) & ((1 << 7 * length) - 1)
+    return at + length, None if value == (1 << 7 * length) - 1 else value
+
+
+def last_duration(container_name: str, video: VideoStream, last_pts: int, own: int) -> int:
+    """Ticks that the last frame, at ``last_pts``, is shown; ``own`` are those that its packet states, or 0.
+
+    Matroska keeps no durations of frames but says when the track ends; those of an mp4 are steps of decoding, and tell nothing
+    of the frame shown last where frames are reordered, but an edit list or the track's header does.
+    """
+    assert video.time_base is not None
+    names, end = container_name.split(","), None
+    if "mp4" in names and video.duration and video.start_time is not None:
+        end = video.start_time + video.duration
+    elif "matroska" in names and (seconds := clock_seconds(video.metadata.get("DURATION", ""))):
+        end = round(seconds / video.time_base)
+    if end is None or end <= last_pts or abs(end - last_pts - own) * video.time_base <= ROUNDING_S:
+        return own
+    return end - last_pts
+
+
+def clock_seconds(text: str) -> Fraction:
+    """Matroska's "00:01:02.5" in seconds; 0 for anything else."""
+    match = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", text)
+    return int(match[1]) * 3600 + int(match[2]) * 60 + Fraction(match[3]) if match else Fraction(0)

@@ -1,0 +1,99 @@
+"""The image job on real Ray: any number of workers and deaths, the same bytes, and a row for every input."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import cluster, local
+from pipeline.config import ImagesConfig
+from pipeline.dataset.job import upscale_images
+from pipeline.report import PlainListener
+from pipeline.storage import Store
+from tests.deadly import DeadlyShards
+from tests.pipeline.dataset.test_archive_job import encoded, picture, tree, write_archive
+from tests.s3 import ENVIRONMENT, S3Server, s3_server
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def upscale(source: Path, destination: Path, run_units: Any = cluster.run_units, **settings: Any) -> dict[str, Any]:
+    config = ImagesConfig(**{"model": "nearest-x2", "shard_rows": 8, **settings})
+    return upscale_images(str(source), str(destination), config, run_units, PlainListener("images"))
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("output", ["files", "parquet"])
+def test_b3_one_process_and_two_workers_give_the_same_bytes(tmp_path: Path, output: str) -> None:
+    write_archive(tmp_path / "in", 60)
+    here = upscale(tmp_path / "in", tmp_path / "here", local.run_units, output=output)
+    there = upscale(tmp_path / "in", tmp_path / "there", device="cpu", workers=2, output=output)
+    assert here["counts"] == there["counts"]
+    assert tree(tmp_path / "here") == tree(tmp_path / "there")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+def test_a_picture_that_kills_its_process_costs_one_row_and_no_neighbour(tmp_path: Path) -> None:
+    write_archive(tmp_path / "in", 40)
+
+    def with_a_deadly_picture(units: Any, workload: Any, *rest: Any) -> Any:
+        fields = {field.name: getattr(workload, field.name) for field in dataclasses.fields(workload)}
+        return cluster.run_units(units, DeadlyShards(**fields, deadly="1/picture 4.png"), *rest)
+
+    report = upscale(tmp_path / "in", tmp_path / "out", with_a_deadly_picture, device="cpu", workers=2, shard_rows=3)
+
+    assert report["exit_code"] == 3
+    assert report["counts"]["crashed"] == 1
+    rows = pq.read_table(tmp_path / "out/_index.parquet").to_pylist()
+    assert [row["key"] for row in rows if row["status"] == "crashed"] == ["1/picture 4.png"]
+    assert len(rows) == len({row["key"] for row in rows}) == report["images"] == 49
+    # It is tried again by the next run, where it does no harm.
+    again = upscale(tmp_path / "in", tmp_path / "out", device="cpu", workers=2, shard_rows=3)
+    assert "crashed" not in again["counts"]
+
+
+@pytest.fixture(scope="module")
+def bucket_server() -> Iterator[S3Server]:
+    with pytest.MonkeyPatch.context() as patch, s3_server() as server:
+        for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": server.url}.items():
+            patch.setenv(name, value)
+        yield server
+
+
+@pytest.mark.slow
+def test_10_000_images_in_a_bucket_two_workers_killed_twice_are_complete_and_correct(bucket_server: S3Server) -> None:
+    url = bucket_server.bucket("archive")
+    store = Store(f"{url}/in")
+    bad = {"empty": b"", "text": b"no picture", "cut": encoded(picture(1, (40, 40)))[:150]}
+    for i in range(10_000):
+        store.write(f"{i % 10}/{i:05d}.png", encoded(picture(i, (6 + i % 5, 5))))
+    for name, data in bad.items():
+        store.write(f"bad/{name}.png", data)
+    command = [sys.executable, "-m", "jobs.cli", "images", f"{url}/in", f"{url}/out", "--model", "nearest-x2",
+               "--workers", "2", "--device", "cpu", "--json"]  # fmt: skip
+    rng = np.random.default_rng()
+    for _ in range(2):
+        job = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
+        time.sleep(float(rng.uniform(15, 40)))
+        os.killpg(job.pid, signal.SIGKILL)
+        job.wait(30)
+    assert subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=False).returncode == 3
+
+    out = Store(f"{url}/out")
+    rows = pq.read_table(io.BytesIO(out.read("_index.parquet"))).to_pylist()
+    assert [row["key"] for row in rows] == sorted({row["key"] for row in rows})
+    assert len(rows) == 10_003
+    assert sum(row["status"] == "ok" for row in rows) == 10_000

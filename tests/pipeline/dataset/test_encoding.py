@@ -1,0 +1,59 @@
+"""Results as files: every format holds all of a picture or leaves it to PNG, and the bytes are always the same."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.dataset.encoding import write_picture
+from pipeline.dataset.images import read_picture
+from pipeline.dataset.picture import Encoding, Metadata, Picture
+from tests.pipeline.dataset.files import ANY, drawn, random_picture, saved
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_png_in_bands_and_pillows_hold_the_same_pixels(channels, dtype, large, monkeypatch) -> None:
+    if large:
+        monkeypatch.setattr("pipeline.dataset.encoding.PILLOW_BYTES", 0)
+        monkeypatch.setattr("pipeline.dataset.png.BAND_BYTES", 500)
+    pixels = random_picture(41, 30, channels, dtype)
+    pixels[5:20] = pixels[4:5]
+    for level in (0, 1, 9):
+        picture = Picture(pixels, "PNG", Metadata())
+        data, ending = write_picture(picture, pixels, Encoding(png_level=level))
+        assert ending == ".png"
+        assert np.array_equal(read_picture(data, ANY).pixels, pixels)
+        assert data == write_picture(picture, pixels, Encoding(png_level=level))[0]
+
+
+def test_what_a_format_cannot_hold_becomes_png() -> None:
+    picture = Picture(random_picture(8, 8, 3, np.uint8), "JPEG", Metadata())
+    endings = {
+        name: write_picture(Picture(pixels, "JPEG", metadata), pixels, Encoding("jpeg"))[1]
+        for name, pixels, metadata in [
+            ("colour", picture.pixels, picture.metadata),
+            ("alpha", random_picture(8, 8, 4, np.uint8), picture.metadata),
+            ("deep", random_picture(8, 8, 1, np.uint16), picture.metadata),
+            ("long", np.zeros((1, 65501, 1), np.uint8), picture.metadata),
+            ("talkative", picture.pixels, Metadata(xmp=b"x" * 70000)),
+        ]
+    }
+    assert endings == {"colour": ".jpg", "alpha": ".png", "deep": ".png", "long": ".png", "talkative": ".png"}
+    assert write_picture(picture, np.zeros((1, 16384, 3), np.uint8), Encoding("webp"))[1] == ".png"
+
+
+def test_jpeg_and_webp_are_what_was_asked_for() -> None:
+    picture = Picture(drawn(64, 64), "BMP", Metadata())
+    sizes = [len(write_picture(picture, picture.pixels, Encoding("jpeg", quality=q))[0]) for q in (50, 95)]
+    assert sizes[0] < sizes[1]
+    for subsampling, factors in (("444", (1, 1)), ("422", (2, 1)), ("420", (2, 2))):
+        data = write_picture(picture, picture.pixels, Encoding("jpeg", subsampling=subsampling))[0]
+        assert Image.open(io.BytesIO(data)).layer[0][1:3] == factors
+    lossless = read_picture(saved(drawn(), "WEBP", lossless=True), ANY)
+    again = read_picture(write_picture(lossless, lossless.pixels, Encoding())[0], ANY)
+    assert np.array_equal(again.pixels, drawn())
