@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from jobs.bench import bench
 from jobs.demo import demo
 from jobs.evaluate import evaluate
 from jobs.images import images
@@ -30,6 +31,7 @@ app.command("images")(images)
 app.command("models")(models)
 app.command("eval")(evaluate)
 app.command("train")(train)
+app.add_typer(bench, name="bench")
 app.command("demo")(demo)
 
 

@@ -7,11 +7,23 @@ swinir images s3://bucket/raw/ s3://bucket/x2/ --output parquet --address auto
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from jobs.options import (
+    Address,
+    AsJson,
+    ConfigFile,
+    Device,
+    Fresh,
+    Model,
+    Overwrite,
+    Precision,
+    Tile,
+    Weights,
+    Workers,
+)
 from pipeline.config import ImagesConfig, build_config
 
 Option = typer.Option
@@ -20,8 +32,8 @@ Option = typer.Option
 def images(
     source: Annotated[str, typer.Argument(help="A folder, glob, tar or Parquet files, or a list of URLs; local or by URL.")],
     destination: Annotated[str, typer.Argument(help="The folder for results and index; local or s3://, gs://, az://.")],
-    model: Annotated[str | None, Option(help="A preset of `swinir models`. [default: lightweight-x2]")] = None,
-    weights: Annotated[str | None, Option(help="A .pth or .safetensors file or URL for the model.")] = None,
+    model: Model = None,
+    weights: Weights = None,
     output: Annotated[str | None, Option(help="files (the tree mirrored), parquet or webdataset. [default: files]")] = None,
     format: Annotated[str | None, Option(help="same, png, jpeg or webp. [default: same]")] = None,
     png_level: Annotated[int | None, Option(help="Compression of PNG, 0 to 9. [default: 6]")] = None,
@@ -37,15 +49,15 @@ def images(
     url_column: Annotated[str | None, Option(help="The column of a Parquet source that holds their URLs.")] = None,
     shard_rows: Annotated[int | None, Option(help="Pictures in a unit of work, on average. [default: 256]")] = None,
     retry_failed: Annotated[bool | None, Option("--retry-failed", help="Try again what failed in an earlier run.")] = None,
-    workers: Annotated[int | None, Option(help="Workers. [default: one per GPU, or as many as the cores feed]")] = None,
-    device: Annotated[str | None, Option(help="auto, cpu or cuda.")] = None,
-    precision: Annotated[str | None, Option(help="auto, fp32 or bf16.")] = None,
-    tile: Annotated[int | None, Option(help="Tile size in source pixels. [default: by device]")] = None,
-    address: Annotated[str | None, Option(help="A Ray cluster: auto or host:port. [default: this machine]")] = None,
-    fresh: Annotated[bool | None, Option("--fresh", help="Discard earlier work on this destination.")] = None,
-    overwrite: Annotated[bool | None, Option("--overwrite", help="Write among files this program did not make.")] = None,
-    as_json: Annotated[bool, Option("--json", help="Progress and result as JSON lines.")] = False,
-    config: Annotated[Path | None, Option(help="A YAML file of settings; options go before it.")] = None,
+    workers: Workers = None,
+    device: Device = None,
+    precision: Precision = None,
+    tile: Tile = None,
+    address: Address = None,
+    fresh: Fresh = None,
+    overwrite: Overwrite = None,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
 ) -> None:
     """Upscale an archive of images into a tree or a dataset, with an index row for every input."""
     options = {key: value for key, value in locals().items() if key in ImagesConfig.model_fields}
@@ -69,5 +81,5 @@ def tell(report: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(report, ensure_ascii=False))
         return
     counts = ", ".join(f"{status} {count}" for status, count in report["counts"].items())
-    print(f"{report['destination']}: {report['images_processed']} images upscaled in {report['seconds']:.1f} s")
+    print(f"{report['destination']}: {report['images_processed']} images processed in {report['seconds']:.1f} s")
     print(f"{report['images']} images: {counts}")

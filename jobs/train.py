@@ -32,7 +32,7 @@ def train(
     lr: Annotated[float | None, typer.Option(help="The highest learning rate.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the initial weights and the choice of patches.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")] = None,
-    loss: Annotated[str | None, typer.Option(help="l2, or l1 for long runs.")] = None,
+    loss: Annotated[str | None, typer.Option(help="l1, or l2 for the shortest runs.")] = None,
     val_lr: Annotated[Path | None, typer.Option(help="Folder of small images to validate on.")] = None,
     val_hr: Annotated[Path | None, typer.Option(help="Folder of their large originals.")] = None,
     start_from: Annotated[Path | None, typer.Option(help="Weights to begin at, instead of from scratch.")] = None,

@@ -14,6 +14,19 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from jobs.options import (
+    Address,
+    AsJson,
+    ConfigFile,
+    Device,
+    Fresh,
+    Model,
+    Overwrite,
+    Precision,
+    Tile,
+    Weights,
+    Workers,
+)
 from pipeline.config import VideoConfig, build_config
 from pipeline.errors import ConfigError
 
@@ -27,8 +40,8 @@ def video(
     destination: Annotated[
         str, typer.Argument(help="Where the result goes; the ending chooses the container, name/ or name%06d.png images.")
     ],
-    model: Annotated[str | None, Option(help="A preset of `swinir models`. [default: lightweight-x2]")] = None,
-    weights: Annotated[str | None, Option(help="A .pth or .safetensors file or URL for the model.")] = None,
+    model: Model = None,
+    weights: Weights = None,
     codec: Annotated[str | None, Option(help="libx264, libx265, libsvtav1 or ffv1 (lossless). [default: libx264]")] = None,
     crf: Annotated[float | None, Option(help="Quality, smaller is better. [default: 16, 18, 24 by codec]")] = None,
     preset: Annotated[str | None, Option(help="The encoder's speed preset.")] = None,
@@ -53,17 +66,17 @@ def video(
     drop_incompatible: Annotated[
         bool | None, Option("--drop-incompatible", help="Drop what the container cannot hold.")
     ] = None,
-    workers: Annotated[int | None, Option(help="Workers. [default: one per GPU, or as many as the cores feed]")] = None,
-    device: Annotated[str | None, Option(help="auto, cpu or cuda.")] = None,
-    precision: Annotated[str | None, Option(help="auto, fp32 or bf16.")] = None,
-    tile: Annotated[int | None, Option(help="Tile size in source pixels. [default: by device]")] = None,
-    address: Annotated[str | None, Option(help="A Ray cluster: auto or host:port. [default: this machine]")] = None,
-    fresh: Annotated[bool | None, Option("--fresh", help="Discard earlier work on this destination.")] = None,
-    overwrite: Annotated[bool | None, Option("--overwrite", help="Replace a file this program did not make.")] = None,
+    workers: Workers = None,
+    device: Device = None,
+    precision: Precision = None,
+    tile: Tile = None,
+    address: Address = None,
+    fresh: Fresh = None,
+    overwrite: Overwrite = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Show the plan and stop.")] = False,
     preview: Annotated[int, Option(help="Upscale N frames into a before/after picture and stop.", min=0)] = 0,
-    as_json: Annotated[bool, Option("--json", help="Progress and result as JSON lines.")] = False,
-    config: Annotated[Path | None, Option(help="A YAML file of settings; options go before it.")] = None,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
     report: Annotated[Path | None, Option(help="Write the report here too.")] = None,
 ) -> None:
     """Upscale a video: every frame, its exact time, every other stream."""

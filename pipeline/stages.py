@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -13,52 +12,80 @@ from typing import TypeVar
 S = TypeVar("S")
 T = TypeVar("T")
 
-END = object()
-POLL_S = 0.1
 
-
-def ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
+def ahead(items: Iterable[T], depth: int, size: Callable[[T], int] | None = None, budget: int = 0) -> Generator[T, None, None]:
     """The same items in the same order, computed up to ``depth`` ahead of their use by a thread.
 
-    An exception in ``items`` is raised here, at its place. When this generator is closed, the thread stops after the item it is
-    at, and has ended before the close returns.
+    With ``size``, those that wait are of at most ``budget`` together, or one. An exception in ``items`` is raised here, at its
+    place. When this generator is closed, the thread stops after the item it is at, and has ended before the close returns.
     """
-    done: queue.Queue[object] = queue.Queue(depth)
-    closed = threading.Event()
+    return _ahead(items, depth, size, budget, None)  # type: ignore[return-value]  # None is for idle times only
+
+
+def pulsed(items: Iterable[T], depth: int, idle_s: float) -> Generator[T | None, None, None]:
+    """As ``ahead``, with None in between whenever nothing came for ``idle_s``."""
+    return _ahead(items, depth, None, 0, idle_s)
+
+
+def _ahead(
+    items: Iterable[T], depth: int, size: Callable[[T], int] | None, budget: int, idle_s: float | None
+) -> Generator[T | None, None, None]:
+    waiting: deque[tuple[T, int]] = deque()
+    changed = threading.Condition()
+    held = 0
+    closed = ended = False
     failure: list[BaseException] = []
 
-    def put(item: object) -> bool:
-        while not closed.is_set():
-            try:
-                done.put(item, timeout=POLL_S)
-            except queue.Full:
-                continue
-            return True
-        return False
+    def put(item: T) -> bool:
+        nonlocal held
+        num = size(item) if size else 0
+        with changed:
+            changed.wait_for(lambda: closed or not waiting or (len(waiting) < depth and held + num <= budget))
+            if not closed:
+                waiting.append((item, num))
+                held += num
+                changed.notify_all()
+            return not closed
 
     def fill() -> None:
+        nonlocal ended
         source = iter(items)
         try:
             for item in source:
                 if not put(item):
                     break
-        except BaseException as error:  # noqa: BLE001  (it is raised in the consumer)
-            failure.append(error)
-        finally:
+                del item  # else it would stay until the next one is there
             close = getattr(source, "close", None)
             if close:
                 close()
-            put(END)
+        except BaseException as error:  # noqa: BLE001  (it is raised in the consumer)
+            failure.append(error)
+        finally:
+            with changed:
+                ended = True
+                changed.notify_all()
 
     thread = threading.Thread(target=fill, daemon=True)
     thread.start()
     try:
-        while (item := done.get()) is not END:
-            yield item  # type: ignore[misc]
+        while True:
+            with changed:
+                changed.wait_for(lambda: waiting or ended, idle_s)
+                item: T | None = None
+                if waiting:
+                    item, num = waiting.popleft()
+                    held -= num
+                    changed.notify_all()
+                elif ended:
+                    break
+            yield item
+            del item
         if failure:
             raise failure[0]
     finally:
-        closed.set()
+        with changed:
+            closed = True
+            changed.notify_all()
         thread.join()
 
 

@@ -51,10 +51,12 @@ def upscale_images(
     work = Store(out.url_of(WORK))
     with lease(work.url), tempfile.TemporaryDirectory(prefix="swinir-") as scratch:
         ledger = Ledger(work)
+        is_ours = out.exists(INDEX) or any(True for _ in work.list())
         if config.fresh:
             work.delete_all("")
         settings = described(config, model)
-        if ledger.begin(settings) and not (config.overwrite or config.fresh):
+        # Without --overwrite, not even --fresh goes where this program never was.
+        if ledger.begin(settings) and not (config.overwrite or (config.fresh and is_ours)):
             refuse_foreign(out, ledger)
         ledger.clear_quarantine()
         listener.phase("listing", None)
@@ -87,7 +89,10 @@ def check_places(source: str, destination: str) -> None:
             raise ConfigError(f"{Path(path).parent} is not a folder; create it first")
         if Path(path).is_file():
             raise ConfigError(f"{destination} is a file; name a folder for the results")
-        Path(path).mkdir(exist_ok=True)
+        try:
+            Path(path).mkdir(exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"cannot write in {Path(path).parent}: {error.strerror or error}") from error
 
 
 def described(config: ImagesConfig, model: ModelSpec) -> dict[str, Any]:

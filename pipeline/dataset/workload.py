@@ -25,11 +25,11 @@ from pipeline.dataset.picture import Encoding, Limits, Picture, PictureError
 from pipeline.dataset.shards import read_list
 from pipeline.dataset.sources import Item, Source, is_side_file, open_source, read_ahead
 from pipeline.errors import MediaError
-from pipeline.stages import ahead, in_parallel
+from pipeline.stages import ahead, in_parallel, pulsed
 from pipeline.storage import Store
 from pipeline.units import Unit, digest
 from swinir.spec import ModelSpec
-from swinir.upscaler import Upscaler
+from swinir.upscaler import Upscaler, choose_device
 
 READ_THREADS = 16
 READ_AHEAD_BYTES = 128 << 20
@@ -37,7 +37,9 @@ CODEC_THREADS = 4
 GPU_BATCH = 8
 ROWS = "rows"
 WINDOW_PICTURES = 32  # that wait for others of their size,
-WINDOW_SAMPLES = 64 << 20  # as long as they are not large
+WINDOW_SAMPLES = 128 << 20  # as long as they are not large: of what they become
+QUEUE_BYTES = 256 << 20  # of pixels that wait between two stages, or one picture
+PULSE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,9 @@ class ShardWorkload:
     out: Store
 
     def open(self) -> ShardRunner:
-        upscaler = Upscaler.from_spec(self.model, self.config.device)
-        if upscaler.device.type == "cuda":
-            upscaler = Upscaler.from_spec(self.model, self.config.device, batch=GPU_BATCH)
-        return ShardRunner(self, upscaler)
+        # Several pictures at once keep a GPU busy; on a CPU they only fall out of its cache.
+        batch = GPU_BATCH if choose_device(self.config.device).type == "cuda" else 1
+        return ShardRunner(self, Upscaler.from_spec(self.model, self.config.device, batch=batch), batch)
 
     def split(self, unit: Unit) -> list[Unit]:
         """Two halves, down to one picture: the one that kills its process is found, and takes no other along."""
@@ -80,13 +81,25 @@ class _Job:
     large: NDArray[Any] | None = None
     data: bytes = field(default=b"", repr=False)
 
+    @property
+    def num_samples(self) -> int:
+        """Of the result."""
+        return self.size[0] * self.size[1] * self.picture.pixels.shape[2] if self.picture else 0
+
+    @property
+    def num_bytes(self) -> int:
+        """Of its pixels."""
+        before = self.picture.pixels.nbytes if self.picture else 0
+        return before + (self.large.nbytes if self.large is not None else 0)
+
 
 class ShardRunner:
     """Runs shards in one process; reading, decoding, the model and encoding overlap."""
 
-    def __init__(self, workload: ShardWorkload, upscaler: Upscaler) -> None:
-        self._job, self._upscaler = workload, upscaler
+    def __init__(self, workload: ShardWorkload, upscaler: Upscaler, batch: int = 1) -> None:
+        self._job, self._upscaler, self._batch = workload, upscaler, batch
         self._model_lock = threading.Lock()
+        self._num_bands = 0  # that came out of the model, for whichever unit
         config = workload.config
         self._limits = Limits(config.bomb_pixels, config.min_side, config.max_pixels, config.animated)
         self._encoding = Encoding(config.format, config.png_level, config.quality, config.subsampling)
@@ -107,10 +120,28 @@ class ShardRunner:
             output = stack.enter_context(open_output(self._job.config.output, self._job.out, unit.id, scratch))
             results = _Results(scratch)
             decoded = stack.enter_context(
-                closing(ahead(self._decoded(items, PurePosixPath(shard).stem, start, pool), 2 * WINDOW_PICTURES))
+                closing(
+                    ahead(
+                        self._decoded(items, PurePosixPath(shard).stem, start, pool),
+                        2 * WINDOW_PICTURES,
+                        lambda job: job.num_bytes,
+                        QUEUE_BYTES,
+                    )
+                )
             )
-            enlarged = stack.enter_context(closing(ahead(self._enlarged(decoded), WINDOW_PICTURES)))
-            for job in in_parallel(pool, self._encoded, enlarged, CODEC_THREADS):
+            enlarged = stack.enter_context(
+                closing(ahead(self._enlarged(decoded), WINDOW_PICTURES, lambda job: job.num_bytes, QUEUE_BYTES))
+            )
+            # The tasks in the pool wait for nothing, so decoding and encoding may share it.
+            encoded = in_parallel(pool, self._encoded, enlarged, CODEC_THREADS)
+            num_bands = self._num_bands
+            for job in stack.enter_context(closing(pulsed(encoded, 1, PULSE_S))):
+                if job is None:
+                    # A large picture takes longer than a worker may be silent, but bands of it come.
+                    if self._num_bands != num_bands:
+                        num_bands = self._num_bands
+                        yield len(rows)
+                    continue
                 row, data = results.complete(job)
                 rows.append(replace(row, output=output.add(row, data)) if row.status == "ok" else row)
                 yield len(rows)
@@ -123,7 +154,7 @@ class ShardRunner:
 
     def _decoded(self, items: list[Item], shard: str, start: int, pool: ThreadPoolExecutor) -> Iterator[_Job]:
         """Every item in order, numbered from ``start``; of those with equal bytes only the first is decoded."""
-        seen: set[str] = set()
+        seen: set[tuple[str, bool]] = set()
 
         def jobs() -> Iterator[tuple[Row, bytes | None]]:
             read = read_ahead(self._source, items, READ_THREADS, READ_AHEAD_BYTES)
@@ -133,8 +164,8 @@ class ShardRunner:
                     yield replace(row, status="read_error", error=str(data)), None
                     continue
                 row = replace(row, source_sha256=hashlib.sha256(data).hexdigest(), source_bytes=len(data))
-                yield row, None if row.source_sha256 in seen else data
-                seen.add(row.source_sha256)
+                yield row, None if _same(row) in seen else data
+                seen.add(_same(row))
 
         return in_parallel(pool, lambda job: self._read(*job), jobs(), CODEC_THREADS)
 
@@ -150,21 +181,23 @@ class ShardRunner:
         return _Job(replace(row, width=width, height=height, format=picture.format), picture, size)
 
     def _enlarged(self, jobs: Iterator[_Job]) -> Iterator[_Job]:
-        """The same jobs in the same order; those of a window that have one shape go through the model together."""
+        """The same jobs in the same order; those of a window that have one shape and depth go through the model together."""
         for window in windows(jobs):
-            groups: dict[tuple[int, ...], list[_Job]] = {}
+            groups: dict[object, list[_Job]] = {}
             for job in window:
                 if job.picture is not None:
-                    groups.setdefault((*job.picture.pixels.shape, *job.size), []).append(job)
+                    pixels = job.picture.pixels
+                    groups.setdefault((pixels.dtype, pixels.shape, job.size), []).append(job)
             for group in groups.values():
-                self._enlarge(group)
+                for start in range(0, len(group), self._batch):
+                    self._enlarge(group[start : start + self._batch])
             yield from window
 
     def _enlarge(self, group: list[_Job]) -> None:
         pictures = [job.picture.pixels for job in group if job.picture]
         try:
             with self._model_lock:
-                large = enlarge_many(self._upscaler, pictures, group[0].size)
+                large = enlarge_many(self._upscaler, pictures, group[0].size, self._count_band)
         except (MemoryError, FloatingPointError) as error:
             if len(group) > 1:
                 for job in group:
@@ -174,6 +207,9 @@ class ShardRunner:
             return
         for job, pixels in zip(group, large, strict=True):
             job.large = pixels
+
+    def _count_band(self) -> None:
+        self._num_bands += 1
 
     def _encoded(self, job: _Job) -> _Job:
         if job.picture is None or job.large is None:
@@ -202,11 +238,16 @@ def windows(jobs: Iterator[_Job]) -> Iterator[list[_Job]]:
     num_samples = 0
     for job in jobs:
         window.append(job)
-        num_samples += job.picture.pixels.size if job.picture else 0
+        num_samples += job.num_samples
         if len(window) >= WINDOW_PICTURES or num_samples >= WINDOW_SAMPLES:
             yield window
             window, num_samples = [], 0
     yield window
+
+
+def _same(row: Row) -> tuple[str, bool]:
+    """What rows of one outcome have in common: the bytes, and whether somebody expects a picture in them."""
+    return row.source_sha256, is_side_file(row.key)
 
 
 class _Results:
@@ -214,15 +255,15 @@ class _Results:
 
     def __init__(self, scratch: Path) -> None:
         self._scratch = scratch
-        self._rows: dict[str, Row] = {}
+        self._rows: dict[tuple[str, bool], Row] = {}
 
     def complete(self, job: _Job) -> tuple[Row, bytes]:
         """The row of a finished job and its encoded picture; of a copy, those of the first."""
         row, sha = job.row, job.row.source_sha256
         if row.status:
             if sha:
-                self._rows[sha] = row
+                self._rows[_same(row)] = row
                 (self._scratch / sha).write_bytes(job.data)
             return row, job.data
-        first = replace(self._rows[sha], key=row.key, row=row.row)
+        first = replace(self._rows[_same(row)], key=row.key, row=row.row)
         return first, (self._scratch / sha).read_bytes()

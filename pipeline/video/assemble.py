@@ -93,7 +93,7 @@ def assemble(
             raise OutputError(f"{name}: segments were encoded with different headers; run again with --fresh")
         clock = SourceClock(shift, info.time_repairs.packet_jumps, info.container in WRAPPING)
         copied = copied_packets(container, tracks, clock, bool(info.damage))
-        num_streams = sum(plan.has_track and plan.type not in ("video", "cover", "attachment") for plan in streams)
+        num_streams = sum(plan.action in ("copy", "convert") and plan.type not in ("cover", "attachment") for plan in streams)
         joined = video_packets(records, store, timeline, spec, video, round(shift / Fraction(spec.time_base)))
         try:
             with closing(joined):  # it holds the local copy of a segment

@@ -209,11 +209,20 @@ def check_places(source: str, url: str) -> None:
         raise ConfigError(f"{Path(path).parent} is not a folder; create it first")
 
 
-def pictures_only(media: str | BinaryIO, name: str, video_index: int | None) -> list[streams.StreamPlan]:
-    """What becomes of the streams of a source where the result holds pictures and nothing else: dropped, and listed."""
+def pictures_only(media: str | BinaryIO, name: str, video_index: int | None) -> tuple[list[streams.StreamPlan], list[str]]:
+    """What becomes of the streams of a source where the result holds pictures and nothing else: dropped, and listed.
+
+    Also a line for each kind of tags, and for the chapters, that go with them.
+    """
     with open_media(media, name) as container:
         video = choose_video_stream(container, name, video_index)
-        return [
+        lost = []
+        for what, source in (("the file", container), (f"stream {video.index}", video)):
+            if tags := streams.telling_tags(source, container):
+                lost.append(f"tags of {what} that images cannot hold: {', '.join(tags)}")
+        if chapters := container.chapters():
+            lost.append(f"chapters that images cannot hold: {len(chapters)}")
+        plans = [
             streams.StreamPlan(stream.index, "video", streams.codec_of(stream), "upscale")
             if stream.index == video.index
             else streams.StreamPlan(
@@ -221,3 +230,4 @@ def pictures_only(media: str | BinaryIO, name: str, video_index: int | None) -> 
             )
             for stream in container.streams
         ]
+        return plans, lost

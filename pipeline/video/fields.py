@@ -119,7 +119,9 @@ def deinterlaced(frames: Iterable[Indexed], start: int, stop: int, how: Deinterl
     """
     graph: Graph | None = None
     waiting: dict[int, av.VideoFrame] = {}
+    num_frames = 0
     for index, given in frames:
+        num_frames += 1
         frame = planar(given)
         graph = graph or bwdif(frame, how)
         # The number of the frame serves as its time: bwdif gives 2n and 2n + 1 for the two pictures of frame n.
@@ -128,6 +130,9 @@ def deinterlaced(frames: Iterable[Indexed], start: int, stop: int, how: Deinterl
         graph.push(frame)
         yield from _finished(graph, waiting, start, stop, how)
     if graph is not None:
+        if num_frames == 1:  # bwdif times the last second field by the frame before: of one frame, like the first
+            frame.pts, waiting[index + 1] = index + 1, frame
+            graph.push(frame)
         graph.push(None)
         yield from _finished(graph, waiting, start, stop, how)
 

@@ -154,7 +154,7 @@ def prepare(
     identity = asdict(identify(source, config.rate))
     with open_input(source, config.rate) as media:
         if container_format in PICTURES_ONLY:
-            streams, lost = pictures_only(media, source, config.stream), list[str]()
+            streams, lost = pictures_only(media, source, config.stream)
         else:
             streams, lost = plan_streams(media, source, config, container_format)
     listener.phase("probing", None)

@@ -13,14 +13,16 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.config import VideoConfig
+from pipeline.errors import ConfigError
 from pipeline.preflight import load_model_spec
 from pipeline.report import Listener
+from pipeline.storage import normal_url
 from pipeline.video.destination import config_for, destination_of, format_of
 from pipeline.video.job import Prepared, describe_plan, job_digest, prepare
 from pipeline.video.plan import EncodeSpec
 from pipeline.video.reader import read_range
-from pipeline.video.sequence import open_input
-from pipeline.video.turn import turned
+from pipeline.video.sequence import is_sequence, open_input
+from pipeline.video.turn import turn_of, turned
 from swinir.colour import planes_to_rgb
 from swinir.resize import resample, resize
 from swinir.upscaler import Upscaler
@@ -35,6 +37,9 @@ def plan_only(source: str, destination: str, config: VideoConfig, listener: List
 
 def write_preview(job: Prepared, num_frames: int) -> dict[str, Any]:
     """A PNG beside the destination: ``num_frames`` frames of the video, bicubic on the left and the model on the right."""
+    destination = destination_of(job.destination)
+    if is_sequence(job.source) and normal_url(job.source) == normal_url(destination.store.url):
+        raise ConfigError(f"{job.destination}: its preview would lie among the images of the source; name another folder")
     upscaler = Upscaler.from_spec(job.model, job.config.device)
     pairs = []
     decodable = np.flatnonzero(~job.pictures.repeated)
@@ -50,9 +55,7 @@ def write_preview(job: Prepared, num_frames: int) -> dict[str, Any]:
             job.plan.deinterlace,
         )
         _, planes = next(frames)
-        rgb = turned(planes_to_rgb(planes, job.plan.source_layout), job.plan.encode.turn)
-        pairs.append(before_and_after(rgb, upscaler, job.plan.encode))
-    destination = destination_of(job.destination)
+        pairs.append(before_and_after(planes_to_rgb(planes, job.plan.source_layout), upscaler, job.plan.encode))
     key = f"{PurePosixPath(destination.name).stem}.preview.png"
     png = io.BytesIO()
     Image.fromarray(np.concatenate(pairs)).save(png, "PNG")
@@ -61,9 +64,10 @@ def write_preview(job: Prepared, num_frames: int) -> dict[str, Any]:
 
 
 def before_and_after(rgb: Tensor, upscaler: Upscaler, encode: EncodeSpec) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """(3, H, W) float RGB -> (height, 2 * width, 3) uint8 at the size of the result: bicubic, then the model."""
+    """(3, H, W) float RGB -> uint8 pictures side by side, as the result will be shown: bicubic, then the model."""
     with torch.inference_mode():
         after = upscaler.upscale(rgb[None].to(upscaler.device))[0].cpu()
-    before, after = (resample(picture, encode.height, encode.width) for picture in (resize(rgb, upscaler.scale), after))
-    both = torch.cat([before, after], dim=2)
+    stored = [turned(picture, encode.turn) for picture in (resize(rgb, upscaler.scale), after)]
+    shown = turn_of(encode.display_matrix)
+    both = torch.cat([turned(resample(picture, encode.height, encode.width), shown) for picture in stored], dim=2)
     return (both.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
-from pipeline.config import VideoConfig
+from pipeline.config import PICTURE_CODECS, VideoConfig
 
 
 class OutputSize(NamedTuple):
@@ -35,7 +35,7 @@ def output_size(source: OutputSize, model_scale: int, config: VideoConfig, turne
         wanted, shown = (display[0] * factor, display[1] * factor), source.sample_aspect_ratio and "1"
     else:
         return native
-    multiple = 1 if config.codec == "ffv1" else 2
+    multiple = 1 if config.codec in ("ffv1", *PICTURE_CODECS) else 2
     size = OutputSize(nearest_multiple(wanted[0], multiple), nearest_multiple(wanted[1], multiple), shown)
     if size.width * size.height > native.width * native.height:
         guesses.append(

@@ -33,7 +33,7 @@ COVER_TYPES = {"mjpeg": "image/jpeg", "png": "image/png", "gif": "image/gif", "t
 STALE_TAGS = ("BPS", "NUMBER_OF_FRAMES", "NUMBER_OF_BYTES", "_STATISTICS_", "DURATION", "ENCODER", "VENDOR_ID")
 CONTAINER_TAGS = ("major_brand", "minor_version", "compatible_brands")
 MOV_TAGS = ("handler_name", "vendor_id")  # of a stream, which mean nothing elsewhere
-IMPLIED_TAGS = ("language", "alpha_mode", "creation_time", "filename", "mimetype")  # not kept as such, or of no weight
+IMPLIED_TAGS = ("alpha_mode", "filename", "mimetype")  # not kept as such
 APPLE_TAGS = "com.apple.quicktime."
 
 
@@ -280,12 +280,19 @@ def lost_tags(
     pairs += [(f"stream {index}", container.streams[index], stream) for index, stream in found.items()]
     for what, source, made in pairs:
         kept = {key.lower() for key in kept_tags(made, "mp4")}
-        lost = sorted(key for key in kept_tags(source, "") if key.lower() not in kept and key.lower() not in IMPLIED_TAGS)
-        if lost:
+        if lost := [key for key in telling_tags(source, container) if key.lower() not in kept]:
             lines.append(f"tags of {what} that {container_format} cannot hold: {', '.join(lost)}")
     if len(result.chapters()) < len(container.chapters()):
         lines.append(f"chapters that {container_format} cannot hold: {len(container.chapters())}")
     return lines
+
+
+def telling_tags(source: Stream | InputContainer, container: InputContainer) -> list[str]:
+    """The tags of a file or of a stream in it whose loss is worth a word, sorted."""
+    file_made_at = None if source is container else container.metadata.get("creation_time")
+    says_nothing = {("language", "und"), ("creation_time", file_made_at)}
+    tags = kept_tags(source, "").items()
+    return sorted(key for key, value in tags if key.lower() not in IMPLIED_TAGS and (key, value) not in says_nothing)
 
 
 def is_stale(tag: str) -> bool:

@@ -113,7 +113,9 @@ class TimelineBuilder:
     def _with_missing(self, timeline: Timeline, frame_ticks: Fraction) -> Timeline:
         """The frames that could not be decoded put in: by their own times, or by their places where times are counted."""
         if timeline.seekable and all(pts is not None for _, pts in self.missing):
-            times = np.array(sorted({pts for _, pts in self.missing if pts is not None} - set(timeline.pts.tolist())), np.int64)
+            first = int(timeline.pts[0])  # before it there is nothing to repeat
+            missing = {pts for _, pts in self.missing if pts is not None and pts > first}
+            times = np.array(sorted(missing - set(timeline.pts.tolist())), np.int64)
             shown = np.maximum(timeline.pts.searchsorted(times) - 1, 0)
             index = np.concatenate([np.arange(len(timeline)), shown])
             pts = np.concatenate([timeline.pts, times])

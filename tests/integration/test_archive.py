@@ -47,21 +47,24 @@ def test_b3_one_process_and_two_workers_give_the_same_bytes(tmp_path: Path, outp
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_a_picture_that_kills_its_process_costs_one_row_and_no_neighbour(tmp_path: Path) -> None:
-    write_archive(tmp_path / "in", 40)
+    write_archive(tmp_path / "in", 6)
 
-    def with_a_deadly_picture(units: Any, workload: Any, *rest: Any) -> Any:
+    def with_a_deadly_picture(units: Any, workload: Any, ledger: Any, options: Any, on_event: Any) -> Any:
         fields = {field.name: getattr(workload, field.name) for field in dataclasses.fields(workload)}
-        return cluster.run_units(units, DeadlyShards(**fields, deadly="1/picture 4.png"), *rest)
+        deadly = DeadlyShards(**fields, deadly="1/picture 4.png")
+        # Each death costs the start of a worker.
+        options = dataclasses.replace(options, max_attempts=2, backoff_s=0.1)
+        return cluster.run_units(units, deadly, ledger, options, on_event)
 
-    report = upscale(tmp_path / "in", tmp_path / "out", with_a_deadly_picture, device="cpu", workers=2, shard_rows=3)
+    report = upscale(tmp_path / "in", tmp_path / "out", with_a_deadly_picture, device="cpu", workers=2, shard_rows=2)
 
     assert report["exit_code"] == 3
     assert report["counts"]["crashed"] == 1
     rows = pq.read_table(tmp_path / "out/_index.parquet").to_pylist()
     assert [row["key"] for row in rows if row["status"] == "crashed"] == ["1/picture 4.png"]
-    assert len(rows) == len({row["key"] for row in rows}) == report["images"] == 49
+    assert len(rows) == len({row["key"] for row in rows}) == report["images"] == 15
     # It is tried again by the next run, where it does no harm.
-    again = upscale(tmp_path / "in", tmp_path / "out", device="cpu", workers=2, shard_rows=3)
+    again = upscale(tmp_path / "in", tmp_path / "out", device="cpu", workers=2, shard_rows=2)
     assert "crashed" not in again["counts"]
 
 

@@ -121,3 +121,9 @@ def test_c7_a_real_480i_video(tmp_path: Path, job, shared: Path) -> None:
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert container.streams.video[0].sample_aspect_ratio == Fraction(32, 27)
         assert container.streams.video[0].average_rate == Fraction(60000, 1001)
+
+
+def test_c7_a_single_frame_gives_both_its_fields(tmp_path: Path, job) -> None:
+    source = write_frames(tmp_path / "in.mkv", ["tff"], ["tff"])
+    job(source, tmp_path / "out.mkv", deinterlace="bwdif-fields")
+    assert times(tmp_path / "out.mkv") == [0, Fraction(1, 50)]

@@ -38,6 +38,7 @@ NTSC_WIDE, PAL_WIDE = "32/27", "64/45"
         ((720, 480, "8/9"), {"fit": "3840x2160"}, (2880, 2160, "1")),
         ((853, 479, None), {"scale": 1.5}, (1280, 718, None)),
         ((853, 479, None), {"scale": 1.5, "codec": "ffv1"}, (1280, 719, None)),
+        ((96, 64, None), {"fit": "101x77", "codec": "png"}, (101, 67, None)),
     ],
 )
 def test_sizes_people_ask_for(source, settings, expected) -> None:

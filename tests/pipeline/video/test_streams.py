@@ -140,3 +140,20 @@ def test_d6_tags_that_the_container_cannot_hold_are_listed(tmp_path: Path, job) 
     assert said[0] == "tags of the file that mpegts cannot hold: MOOD, title"
     assert any("chapters" in line for line in said)
     assert job(source, tmp_path / "out.mkv")["warnings"] == []
+
+
+def test_d6_tags_and_chapters_that_images_cannot_hold_are_listed(tmp_path: Path, job) -> None:
+    source = Builder(tmp_path / "in.mkv").video(10, title="Hauptfilm").chapters().tags(title="Ein Film").write()
+    for destination in (tmp_path / "out.gif", f"{tmp_path}/out/"):
+        said = job(source, destination, preset=None)["warnings"]
+        assert "tags of the file that images cannot hold: title" in said
+        assert any(line.startswith("tags of stream 0") and "title" in line for line in said)
+        assert any(line.startswith("chapters that images cannot hold: ") for line in said)
+
+
+def test_d6_a_language_and_a_date_that_the_container_cannot_hold_are_listed(tmp_path: Path, job) -> None:
+    source = Builder(tmp_path / "in.mp4").video(10, language="deu").tags(creation_time="2020-01-02T03:04:05.000000Z").write()
+    said = job(source, tmp_path / "out.ts")["warnings"]
+    assert "tags of the file that mpegts cannot hold: creation_time" in said
+    assert "tags of stream 0 that mpegts cannot hold: language" in said
+    assert job(source, tmp_path / "out.mkv")["warnings"] == []

@@ -145,3 +145,14 @@ def test_a_timeline_survives_its_file(tmp_path) -> None:
     for name in ("pts", "duration", "checksum", "key", "repeated"):
         assert np.array_equal(getattr(again, name), getattr(timeline, name))
     assert again.seekable is timeline.seekable
+
+
+def test_a5_what_is_missing_before_the_first_frame_repeats_nothing() -> None:
+    builder = TimelineBuilder()
+    for pts in (80, 120, 200):
+        builder.add(pts, 40, pts, key=pts == 80)
+    builder.add_missing(40)
+    builder.add_missing(160)
+    timeline, _ = builder.build(Fraction(40), trust_pts=True)
+    assert timeline.pts.tolist() == [80, 120, 160, 200]
+    assert timeline.repeated.tolist() == [False, False, True, False]

@@ -1,0 +1,178 @@
+"""Measure speed, always against a named baseline in the same run.
+
+swinir bench images
+swinir bench images --model nearest-x2 --count 1000 --memory 10000
+"""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import resource
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:  # torch loads with the first use: the command line's help does without
+    from swinir import Upscaler
+
+bench = typer.Typer(no_args_is_help=True, help="Measure speed, always against a named baseline in the same run.")
+
+DEFAULT_COUNTS = {"nearest-x2": 400, "lightweight-x2": 40}
+
+
+@bench.callback()
+def _group() -> None:
+    """Keeps ``images`` a subcommand while it is the only one."""
+
+
+@bench.command()
+def images(
+    model: Annotated[
+        list[str] | None, typer.Option(help="May be given again. [default: nearest-x2 and lightweight-x2]")
+    ] = None,
+    count: Annotated[int | None, typer.Option(help="Pictures. [default: by the model]", min=2)] = None,
+    width: Annotated[int, typer.Option(help="Of a picture, in pixels.", min=16)] = 192,
+    height: Annotated[int, typer.Option(min=16)] = 144,
+    rounds: Annotated[int, typer.Option(help="Of each way, one after the other; medians count.", min=1)] = 3,
+    latency_ms: Annotated[float, typer.Option(help="Added to each request to the server of the last way.", min=0)] = 50,
+    memory: Annotated[int, typer.Option(help="Also run nearest-x2 on this many small pictures, after a tenth of them.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line instead of tables.")] = False,
+) -> None:
+    """The image job against the bare model on the same pixels, and against a plain loop of Pillow, model, save."""
+    rows = [row for name in model or DEFAULT_COUNTS for row in compare(name, count, (width, height), rounds, latency_ms)]
+    growth = memory_growth(memory) if memory else None
+    if as_json:
+        print(json.dumps({"rows": rows, "memory": growth}))
+        return
+    table = Table("model", "way", "images/s", "output Mpx/s", "of the bare model", "of the plain loop")
+    for row in rows:
+        table.add_row(
+            row["model"], row["way"], f"{row['images_per_s']:.2f}", f"{row['output_mpx_per_s']:.2f}",
+            f"{row['of_bare']:.3f}", f"{row['of_plain']:.3f}",
+        )  # fmt: skip
+    Console().print(table)
+    if growth:
+        print(f"peak memory: {growth['mib_small']:.0f} MiB at {memory // 10} pictures, {growth['mib_large']:.0f} at {memory}")
+
+
+def compare(model: str, count: int | None, size: tuple[int, int], rounds: int, latency_ms: float) -> list[dict[str, Any]]:
+    """One row for each way to upscale the same pictures."""
+    from swinir import Upscaler
+
+    num = count or DEFAULT_COUNTS.get(model, 40)
+    with tempfile.TemporaryDirectory(prefix="swinir-bench-") as folder:
+        source, scratch = draw(Path(folder) / "in", num, size), Path(folder)
+        up = Upscaler(model)
+        pixels = [np.asarray(Image.open(path)) for path in sorted(source.iterdir())]
+        with slow_server(source, latency_ms / 1000) as url:
+            urls = scratch / "urls.txt"
+            urls.write_text("".join(f"{url}/{path.name}\n" for path in sorted(source.iterdir())))
+            ways: dict[str, Callable[[], object]] = {
+                "bare model": lambda: [up(picture) for picture in pixels],
+                "plain loop": lambda: plain_loop(source, scratch, up),
+                "swinir images": lambda: run_job(source, scratch, model),
+                f"swinir images, {latency_ms:g} ms a request": lambda: run_job(urls, scratch, model),
+            }
+            taken: dict[str, list[float]] = {way: [] for way in ways}
+            up(pixels[0])
+            for _ in range(rounds):
+                for way, run in ways.items():
+                    started = time.perf_counter()
+                    run()
+                    taken[way].append(time.perf_counter() - started)
+    seconds = {way: statistics.median(each) for way, each in taken.items()}
+    output_px = num * size[0] * size[1] * up.scale**2
+    return [
+        {
+            "model": model,
+            "way": way,
+            "images_per_s": num / each,
+            "output_mpx_per_s": output_px / each / 1e6,
+            "of_bare": seconds["bare model"] / each,
+            "of_plain": seconds["plain loop"] / each,
+        }
+        for way, each in seconds.items()
+    ]
+
+
+def draw(folder: Path, num: int, size: tuple[int, int]) -> Path:
+    """A folder of PNG files of one size, each another."""
+    from pipeline.video.sample import picture
+
+    folder.mkdir()
+    for i in range(num):
+        picture(i, size).save(folder / f"{i:06d}.png")
+    return folder
+
+
+def plain_loop(source: Path, scratch: Path, up: Upscaler) -> None:
+    """What anyone would write first."""
+    with tempfile.TemporaryDirectory(dir=scratch) as out:
+        for path in sorted(source.iterdir()):
+            Image.fromarray(up(np.asarray(Image.open(path)))).save(Path(out) / path.name)
+
+
+def run_job(source: Path, scratch: Path, model: str) -> None:
+    """The whole image job, index and card included, in this process."""
+    from pipeline import local
+    from pipeline.config import ImagesConfig
+    from pipeline.dataset.job import upscale_images
+
+    with tempfile.TemporaryDirectory(dir=scratch) as out:
+        upscale_images(str(source), f"{out}/out", ImagesConfig(model=model), local.run_units, Silent())
+
+
+def memory_growth(num: int) -> dict[str, float]:
+    """The most memory this process ever had, in MiB, after a job of a tenth of ``num`` pictures, and after one of all."""
+    peaks = []
+    for each in (num // 10, num):
+        with tempfile.TemporaryDirectory(prefix="swinir-bench-") as folder:
+            run_job(draw(Path(folder) / "in", each, (32, 24)), Path(folder), "nearest-x2")
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return {"mib_small": peaks[0], "mib_large": peaks[1]}
+
+
+@contextmanager
+def slow_server(folder: Path, delay_s: float) -> Iterator[str]:
+    """An HTTP server for a folder, every answer of which comes late."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            time.sleep(delay_s)
+            super().do_GET()
+
+        def log_message(self, *args: object) -> None: ...
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class Silent:
+    """A listener that says nothing."""
+
+    def phase(self, name: str, total: int | None) -> None: ...
+    def frames(self, count: int) -> None: ...
+    def event(self, event: object) -> None: ...
+    def note(self, line: str) -> None: ...
+    def warn(self, line: str) -> None: ...

@@ -1,0 +1,20 @@
+"""The options that every job takes, declared once: which model, where it runs, what may be thrown away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+Model = Annotated[str | None, Option(help="A preset of `swinir models`. [default: lightweight-x2]")]
+Weights = Annotated[str | None, Option(help="A .pth or .safetensors file or URL for the model.")]
+Workers = Annotated[int | None, Option(help="Workers. [default: one per GPU, or as many as the cores feed]")]
+Device = Annotated[str | None, Option(help="auto, cpu or cuda.")]
+Precision = Annotated[str | None, Option(help="auto, fp32 or bf16.")]
+Tile = Annotated[int | None, Option(help="Tile size in source pixels. [default: by device]")]
+Address = Annotated[str | None, Option(help="A Ray cluster: auto or host:port. [default: this machine]")]
+Fresh = Annotated[bool | None, Option("--fresh", help="Discard earlier work on this destination.")]
+Overwrite = Annotated[bool | None, Option("--overwrite", help="Replace files that this program did not make.")]
+AsJson = Annotated[bool, Option("--json", help="Progress and result as JSON lines.")]
+ConfigFile = Annotated[Path | None, Option(help="A YAML file of settings; options go before it.")]

@@ -1,0 +1,59 @@
+"""What --preview shows is what the job then makes: turned, deinterlaced and resampled alike."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.config import VideoConfig
+from pipeline.errors import ConfigError
+from pipeline.video.preview import plan_only, write_preview
+from tests.pipeline.video.conftest import Listening
+from tests.pipeline.video.test_fields import write_frames
+from tests.pipeline.video.test_geometry import matrix_of, write_turned
+from tests.pipeline.video.test_sequences import write_images
+
+ON_ITS_SIDE = matrix_of((0, 1, -1, 0))
+
+
+def previewed(source: Path, destination: Path | str, num_frames: int = 1, **settings: Any) -> np.ndarray:
+    config = VideoConfig(**{"model": "nearest-x2", **settings})
+    job = plan_only(str(source), str(destination), config, Listening())
+    with Image.open(write_preview(job, num_frames)["preview"]) as picture:
+        return np.asarray(picture)
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mkv", "/"], ids=["matrix", "quarter turn", "turned pixels"])
+def test_g2_a_turned_video_is_previewed_upright(tmp_path: Path, ending: str) -> None:
+    source = write_turned(tmp_path / "in.mp4", ON_ITS_SIDE, Fraction(4, 3), num_frames=3)
+    shown = previewed(source, f"{tmp_path}/out{ending}", model="lightweight-x2", height=300)
+    assert shown.shape == (300, 2 * 150, 3)
+
+
+def test_g2_the_right_half_is_what_the_job_makes(tmp_path: Path, job) -> None:
+    source = write_turned(tmp_path / "in.mp4", ON_ITS_SIDE, num_frames=3)
+    shown = previewed(source, f"{tmp_path}/out/", scale=1.5)
+    job(source, f"{tmp_path}/out/", scale=1.5, preset=None)
+    with Image.open(tmp_path / "out/000002.png") as made:
+        assert np.array_equal(shown[:, shown.shape[1] // 2 :], np.asarray(made))
+
+
+def test_g2_a_second_field_is_previewed_as_the_job_makes_it(tmp_path: Path, job) -> None:
+    source = write_frames(tmp_path / "in.mkv", ["tff"] * 5, ["tff"] * 5)
+    shown = previewed(source, f"{tmp_path}/out/", 8, deinterlace="bwdif-fields")
+    job(source, f"{tmp_path}/out/", deinterlace="bwdif-fields", preset=None)
+    made = [np.asarray(Image.open(tmp_path / f"out/{number:06d}.png")) for number in range(2, 10)]
+    assert np.array_equal(shown[:, shown.shape[1] // 2 :], np.concatenate(made))
+
+
+def test_g2_a_preview_never_joins_the_images_of_its_source(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "in", 4)
+    with pytest.raises(ConfigError, match="among the images of the source"):
+        previewed(folder, folder / "out.mp4")
+    assert len(list(folder.iterdir())) == 4
+    assert previewed(folder, tmp_path / "out.mp4", 2).shape == (2 * 96, 2 * 128, 3)
