@@ -136,7 +136,7 @@ def test_small_pictures_have_better_borders_for_their_padding(shared: Path) -> N
     border = np.ones((80, 80), np.bool_)
     border[4:-4, 4:-4] = False
     errors = [np.square(picture - truth)[border].mean() for picture in (up(small), enlarge(up, small, (80, 80)))]
-    assert errors[1] < 0.7 * errors[0]
+    assert errors[1] < 0.8 * errors[0]
 
 
 @pytest.mark.parametrize(
