@@ -36,7 +36,7 @@ def images(
     weights: Weights = None,
     output: Annotated[str | None, Option(help="files (the tree mirrored), parquet or webdataset. [default: files]")] = None,
     format: Annotated[str | None, Option(help="same, png, jpeg or webp. [default: same]")] = None,
-    png_level: Annotated[int | None, Option(help="Compression of PNG, 0 to 9. [default: 6]")] = None,
+    png_level: Annotated[int | None, Option(help="Compression of PNG, 0 to 9. [default: 3]")] = None,
     quality: Annotated[int | None, Option(help="Of JPEG and WebP. [default: 95]")] = None,
     subsampling: Annotated[str | None, Option(help="Of JPEG: 444, 422 or 420. [default: 444]")] = None,
     scale: Annotated[float | None, Option(help="How many times larger. [default: the model's scale]")] = None,

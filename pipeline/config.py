@@ -108,7 +108,7 @@ class ImagesConfig(RunConfig):
 
     output: Literal["files", "parquet", "webdataset"] = "files"
     format: Literal["same", "png", "jpeg", "webp"] = "same"
-    png_level: int = Field(default=6, ge=0, le=9)
+    png_level: int = Field(default=3, ge=0, le=9)
     quality: int = Field(default=95, ge=1, le=100, description="of JPEG and WebP")
     subsampling: Literal["444", "422", "420"] = "444"
     scale: float | None = Field(default=None, gt=0, le=64, description="of both sides, whatever the model's is")

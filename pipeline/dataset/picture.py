@@ -68,6 +68,6 @@ class Encoding:
     """How results are written; ``quality`` is of JPEG and of WebP, which stays lossless where the source was."""
 
     format: Literal["same", "png", "jpeg", "webp"] = "same"
-    png_level: int = 6
+    png_level: int = 3
     quality: int = 95
     subsampling: Literal["444", "422", "420"] = "444"

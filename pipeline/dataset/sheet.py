@@ -83,5 +83,5 @@ def draw(pairs: Sequence[NDArray[np.uint8]]) -> bytes:
         y, x = _MARGIN + i // across * height, _MARGIN + i % across * width
         sheet[y : y + CELL, x : x + cells.shape[1]] = cells
     png = io.BytesIO()
-    Image.fromarray(sheet).save(png, "PNG")
+    Image.fromarray(sheet).save(png, "PNG", compress_level=3)
     return png.getvalue()

@@ -52,6 +52,8 @@ def compare(source: Description, result: Description) -> list[Check]:
     pairs, lost, extra = paired(source, result)
     clock = next((pair for pair in pairs if pair.source.picture), next((p for p in pairs if p.source.packet_pts), None))
     checks = [*_files(source, result, clock)]
+    # Where several videos call themselves the default, players show the first: the job leaves it to the upscaled one.
+    first = {r.index for s, r in pairs if s.type == "video" and s.hashes != r.hashes and "default" in r.disposition}
     for pair in pairs:
         if pair.source.picture and pair.result.picture:
             checks += _pictures(pair, pair.source.picture, pair.result.picture, result.container != "mpegts")
@@ -59,7 +61,7 @@ def compare(source: Description, result: Description) -> list[Check]:
             checks += _offset(pair, clock)
         if pair.source.hashes and not (pair.source.picture and pair.source.hashes != pair.result.hashes):
             checks += _payload(pair)
-        checks += [*_labels(pair)]
+        checks += [*_labels(pair, shows_another=pair.result.index not in first and bool(first))]
     checks += [Check(f"{s.type} {s.index}", "lost", f"{s.codec}, {s.language}: not in the result") for s in lost]
     checks += [Check(f"{s.type}", "differs", f"{s.codec}, {s.language}: in the result alone, stream {s.index}") for s in extra]
     return checks
@@ -248,7 +250,8 @@ def _payload(pair: Pair) -> Iterator[Check]:
         yield _equal(f"{pair.name} priming", source.skipped_samples, result.skipped_samples)
 
 
-def _labels(pair: Pair) -> Iterator[Check]:
+def _labels(pair: Pair, shows_another: bool) -> Iterator[Check]:
+    """``shows_another``: another video of the result is the upscaled one, and its default."""
     source, result = pair
     if not source.picture:
         yield _equal(f"{pair.name} codec", source.codec, result.codec)
@@ -256,13 +259,15 @@ def _labels(pair: Pair) -> Iterator[Check]:
     for tag in ("title", "filename", "mimetype"):
         if tag == "title" or source.tag(tag):
             yield _kept(f"{pair.name} {tag}", source.tag(tag), result.tag(tag))
-    yield _disposition(f"{pair.name} disposition", source.disposition, result.disposition)
+    yield _disposition(f"{pair.name} disposition", source.disposition, result.disposition, shows_another and source.type == "video")
     tags = ({k: v for k, v in s.tags.items() if k.lower() not in OWN_TAGS | COMPARED} for s in pair)
     yield _tags(f"{pair.name} tags", *tags)
 
 
-def _disposition(name: str, old: tuple[str, ...], new: tuple[str, ...]) -> Check:
+def _disposition(name: str, old: tuple[str, ...], new: tuple[str, ...], shows_another: bool) -> Check:
     """An mp4 always plays the first stream of a kind, so it calls it the default."""
+    if shows_another and set(old) - set(new) == {"default"}:
+        return Check(name, "ok", f"{_text(new or None)}; the upscaled video is the default one")
     if set(new) - set(old) == {"default"} and set(old) <= set(new):
         return Check(name, "ok", f"{_text(old or None)}; default in the result's container")
     return _kept(name, old or None, new or None)

@@ -17,21 +17,22 @@ def plan_segments(
     """Half-open ranges that cover [0, num_frames) once, in order, each of at least MIN_SEGMENT_FRAMES where there are as many.
 
     None is longer than ``longest`` (and a shortest one) but where ``may_start`` denies every frame before. A cut is at the
-    last start of a scene in the second half of what is allowed, where an encoder sets a key frame anyway; else at the
-    source's last key frame there, which is found soonest; else at the end of it.
+    last start of a scene after the first quarter of what is allowed, where an encoder sets a key frame anyway; else at the
+    source's last key frame in its second half, which is found soonest; else at the end of it.
     """
     if num_frames < 1 or longest < 1:
         raise ValueError(f"num_frames and longest must be at least 1, got {num_frames} and {longest}")
     longest = max(longest, MIN_SEGMENT_FRAMES)
     last = num_frames - MIN_SEGMENT_FRAMES
-    candidates = [[frame for frame in frames if may_start[frame]] for frames in (scenes, keys)]
+    candidates = [([frame for frame in frames if may_start[frame]], part) for frames, part in ((scenes, 4), (keys, 2))]
     cuts = [0]
     while num_frames - cuts[-1] > longest:
-        low = cuts[-1] + max(longest // 2, MIN_SEGMENT_FRAMES)
-        high = min(cuts[-1] + longest, last)
-        cut = next((found for frames in candidates if (found := last_in(frames, low, high)) is not None), None)
+        start, high = cuts[-1], min(cuts[-1] + longest, last)
+        low = start + max(longest // 2, MIN_SEGMENT_FRAMES)
+        found = (last_in(frames, start + max(longest // part, MIN_SEGMENT_FRAMES), high) for frames, part in candidates)
+        cut = next((frame for frame in found if frame is not None), None)
         if cut is None:
-            cut = next((frame for frame in range(high, cuts[-1] + MIN_SEGMENT_FRAMES - 1, -1) if may_start[frame]), None)
+            cut = next((frame for frame in range(high, start + MIN_SEGMENT_FRAMES - 1, -1) if may_start[frame]), None)
         if cut is None:
             cut = next((frame for frame in range(max(high + 1, low), last + 1) if may_start[frame]), None)
         if cut is None:

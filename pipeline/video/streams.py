@@ -179,6 +179,11 @@ def add_streams(
         elif plan.has_track:
             tracks[plan.index] = add_track(out, source, plan, openings.get(plan.index))
     assert video is not None
+    if video.disposition & Disposition.default:
+        # Of several default videos a player takes the first, which may be one that is as small as before.
+        for track in tracks.values():
+            if track.stream.type == "video" and not is_cover(track.stream):
+                track.stream.disposition &= ~Disposition.default
     return video, tracks
 
 

@@ -10,6 +10,8 @@ import pytest
 from av.stream import Disposition
 
 from pipeline.errors import MediaError
+from pipeline.video.compare import compare
+from pipeline.video.describe import describe
 from tests.media import numbers
 from tests.sources import Builder, cover_png, digests, packet_times, rich_mkv
 
@@ -98,6 +100,19 @@ def test_d1_the_best_of_a_real_file_with_two_videos(tmp_path: Path, shared: Path
     assert [s["action"] for s in report["streams"]] == ["copy", "copy", "copy", "upscale", "copy", "copy"]
     before, after = digests(source), digests(tmp_path / "out.mp4")
     assert [after[i] for i in (0, 1, 2, 4, 5)] == [before[i] for i in (0, 1, 2, 4, 5)]
+
+
+def test_d1_of_two_default_videos_only_the_upscaled_one_stays_a_default_so_that_players_show_it(tmp_path: Path, job) -> None:
+    both = Disposition.default
+    source = Builder(tmp_path / "in.mkv").video(20, disposition=both).sound("aac", 0.8).video(30, disposition=both).write()
+    job(source, tmp_path / "out.mkv", stream=2)
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        small, _, upscaled = container.streams
+        assert not small.disposition & Disposition.default
+        assert upscaled.disposition & Disposition.default
+        assert container.streams.best("video") is upscaled
+    checks = {check.name: check for check in compare(describe(str(source), "in"), describe(str(tmp_path / "out.mkv"), "out"))}
+    assert checks["video 0 disposition"].status == "ok"
 
 
 @pytest.mark.parametrize("name", ["subs_srt_ac3.mkv", "subs_pgs_ac3.mkv"])
