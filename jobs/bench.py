@@ -9,12 +9,15 @@ from __future__ import annotations
 import functools
 import http.server
 import json
+import multiprocessing
 import resource
+import shutil
 import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,7 +33,7 @@ if TYPE_CHECKING:  # torch loads with the first use: the command line's help doe
 
 bench = typer.Typer(no_args_is_help=True, help="Measure speed, always against a named baseline in the same run.")
 
-DEFAULT_COUNTS = {"nearest-x2": 400, "lightweight-x2": 40}
+DEFAULT_COUNTS = {"nearest-x2": 800, "lightweight-x2": 16}
 
 
 @bench.callback()
@@ -44,10 +47,10 @@ def images(
         list[str] | None, typer.Option(help="May be given again. [default: nearest-x2 and lightweight-x2]")
     ] = None,
     count: Annotated[int | None, typer.Option(help="Pictures. [default: by the model]", min=2)] = None,
-    width: Annotated[int, typer.Option(help="Of a picture, in pixels.", min=16)] = 192,
-    height: Annotated[int, typer.Option(min=16)] = 144,
+    width: Annotated[int, typer.Option(help="Of a picture, in pixels; under 200 the job adds borders.", min=16)] = 288,
+    height: Annotated[int, typer.Option(min=16)] = 208,
     rounds: Annotated[int, typer.Option(help="Of each way, one after the other; medians count.", min=1)] = 3,
-    latency_ms: Annotated[float, typer.Option(help="Added to each request to the server of the last way.", min=0)] = 50,
+    latency_ms: Annotated[float, typer.Option(help="Added to each request of the last way.", min=0)] = 50,
     memory: Annotated[int, typer.Option(help="Also run nearest-x2 on this many small pictures, after a tenth of them.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line instead of tables.")] = False,
 ) -> None:
@@ -69,32 +72,25 @@ def images(
 
 
 def compare(model: str, count: int | None, size: tuple[int, int], rounds: int, latency_ms: float) -> list[dict[str, Any]]:
-    """One row for each way to upscale the same pictures."""
-    from swinir import Upscaler
-
-    num = count or DEFAULT_COUNTS.get(model, 40)
+    """One row for each way to upscale the same pictures, each time in a process of its own that is warm before it counts."""
+    num = count or DEFAULT_COUNTS.get(model, 16)
     with tempfile.TemporaryDirectory(prefix="swinir-bench-") as folder:
-        source, scratch = draw(Path(folder) / "in", num, size), Path(folder)
-        up = Upscaler(model)
-        pixels = [np.asarray(Image.open(path)) for path in sorted(source.iterdir())]
-        with slow_server(source, latency_ms / 1000) as url:
-            urls = scratch / "urls.txt"
-            urls.write_text("".join(f"{url}/{path.name}\n" for path in sorted(source.iterdir())))
-            ways: dict[str, Callable[[], object]] = {
-                "bare model": lambda: [up(picture) for picture in pixels],
-                "plain loop": lambda: plain_loop(source, scratch, up),
-                "swinir images": lambda: run_job(source, scratch, model),
-                f"swinir images, {latency_ms:g} ms a request": lambda: run_job(urls, scratch, model),
+        scratch = Path(folder)
+        source = draw(scratch / "in", num, size)
+        with folder_server(source, 0) as url, folder_server(source, latency_ms / 1000) as slow_url:
+            ways = {
+                "bare model": ("bare", source),
+                "plain loop": ("plain", source),
+                "swinir images": ("job", source),
+                "swinir images, over HTTP": ("job", list_of_urls(source, url, scratch / "urls.txt")),
+                f"the same, {latency_ms:g} ms later": ("job", list_of_urls(source, slow_url, scratch / "slow_urls.txt")),
             }
             taken: dict[str, list[float]] = {way: [] for way in ways}
-            up(pixels[0])
             for _ in range(rounds):
-                for way, run in ways.items():
-                    started = time.perf_counter()
-                    run()
-                    taken[way].append(time.perf_counter() - started)
+                for way, (kind, at) in ways.items():
+                    taken[way].append(in_new_process(kind, model, at, scratch))
     seconds = {way: statistics.median(each) for way, each in taken.items()}
-    output_px = num * size[0] * size[1] * up.scale**2
+    output_px = num * size[0] * size[1] * scale_of(model) ** 2
     return [
         {
             "model": model,
@@ -106,6 +102,45 @@ def compare(model: str, count: int | None, size: tuple[int, int], rounds: int, l
         }
         for way, each in seconds.items()
     ]
+
+
+def scale_of(model: str) -> int:
+    from swinir import Upscaler
+
+    return Upscaler(model).scale
+
+
+def in_new_process(kind: str, model: str, source: Path, scratch: Path) -> float:
+    """Seconds. OpenMP keeps threads for each thread that ever computed; in one process each way would slow down the next."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(timed, kind, model, source, scratch).result()
+
+
+def timed(kind: str, model: str, source: Path, scratch: Path) -> float:
+    """Seconds for all pictures of ``source``, a folder or for the job a list of URLs, by one of the three kinds."""
+    from swinir import Upscaler
+
+    up = Upscaler(model)
+    if kind == "job":
+        run_job(draw(scratch / "warm", 2, (32, 24)), scratch, model)
+        shutil.rmtree(scratch / "warm")
+        started = time.perf_counter()
+        run_job(source, scratch, model)
+        return time.perf_counter() - started
+    pixels = [np.asarray(Image.open(path)) for path in sorted(source.iterdir())]
+    up(pixels[0])
+    started = time.perf_counter()
+    if kind == "plain":
+        plain_loop(source, scratch, up)
+    else:
+        for picture in pixels:
+            up(picture)
+    return time.perf_counter() - started
+
+
+def list_of_urls(source: Path, url: str, target: Path) -> Path:
+    target.write_text("".join(f"{url}/{path.name}\n" for path in sorted(source.iterdir())))
+    return target
 
 
 def draw(folder: Path, num: int, size: tuple[int, int]) -> Path:
@@ -146,8 +181,8 @@ def memory_growth(num: int) -> dict[str, float]:
 
 
 @contextmanager
-def slow_server(folder: Path, delay_s: float) -> Iterator[str]:
-    """An HTTP server for a folder, every answer of which comes late."""
+def folder_server(folder: Path, delay_s: float) -> Iterator[str]:
+    """An HTTP server for a folder, every answer of which comes ``delay_s`` late."""
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -44,7 +44,7 @@ def images(
     min_side: Annotated[int | None, Option(help="Skip pictures whose shorter side is at least this.")] = None,
     max_pixels: Annotated[int | None, Option(help="Skip pictures of more pixels than this.")] = None,
     bomb_pixels: Annotated[int | None, Option(help="Do not even decode pictures of more pixels. [default: 2**29]")] = None,
-    animated: Annotated[str | None, Option(help="first frame, or refuse. [default: refuse]")] = None,
+    animated: Annotated[str | None, Option(help="each frame, the first, or refuse. [default: refuse]")] = None,
     image_column: Annotated[str | None, Option(help="The column of Parquet sources that holds the pictures.")] = None,
     url_column: Annotated[str | None, Option(help="The column of a Parquet source that holds their URLs.")] = None,
     shard_rows: Annotated[int | None, Option(help="Pictures in a unit of work, on average. [default: 256]")] = None,

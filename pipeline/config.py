@@ -116,7 +116,7 @@ class ImagesConfig(RunConfig):
     min_side: int | None = Field(default=None, ge=1, description="a shorter side this long needs no upscaling: skipped")
     max_pixels: int | None = Field(default=None, ge=1, description="a picture of more needs no upscaling: skipped")
     bomb_pixels: int = Field(default=1 << 29, ge=1, description="a picture of more is not decoded")
-    animated: Literal["first", "refuse"] = "refuse"
+    animated: Literal["each", "first", "refuse"] = "refuse"
     image_column: str | None = None
     url_column: str | None = None
     shard_rows: int = Field(default=256, ge=1, description="pictures in a unit of work, on average")

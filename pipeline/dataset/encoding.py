@@ -7,12 +7,13 @@ JPEG, PNG and WebP stay what they were; everything else becomes PNG, and so does
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from pipeline.dataset import exif, png
+from pipeline.dataset import animation, exif, png
 from pipeline.dataset.picture import Encoding, Metadata, Picture, Pixels
 
 ENDINGS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
@@ -23,13 +24,21 @@ PILLOW_BYTES = 192 << 20  # more is written in bands, without Pillow's own copy 
 SUBSAMPLINGS = {"444": 0, "422": 1, "420": 2}
 
 
-def write_picture(picture: Picture, pixels: Pixels, encoding: Encoding) -> tuple[bytes, str]:
-    """``pixels`` (H, W, C) with the metadata of the ``picture`` they were made of; the file and its ending (".jpg")."""
+def write_picture(picture: Picture, pixels: Pixels, encoding: Encoding, more: Sequence[Pixels] = ()) -> tuple[bytes, str]:
+    """``pixels`` (H, W, C) with the metadata of the ``picture`` they were made of; the file and its ending (".jpg").
+
+    ``more`` are the other frames of an animation, which JPEG does not hold.
+    """
     height, width = pixels.shape[:2]
     metadata = picture.metadata
     block = exif.with_size(metadata.exif, width, height) if metadata.exif else None
     kind = format_for(picture, pixels, encoding)
-    if kind == "PNG":
+    if more:
+        kind = "WEBP" if kind == "WEBP" else "PNG"
+        options = {"compress_level": encoding.png_level} if kind == "PNG" else _options(kind, picture, block, encoding)
+        data = animation.write([pixels, *more], kind, picture, options)
+        data = png.with_chunks(data, _extra(picture, block)) if kind == "PNG" else data
+    elif kind == "PNG":
         data = _png(pixels, encoding.png_level, picture, block)
     else:
         out = io.BytesIO()
@@ -70,11 +79,15 @@ def _options(kind: str, picture: Picture, block: bytes | None, encoding: Encodin
 
 
 def _png(pixels: Pixels, level: int, picture: Picture, block: bytes | None) -> bytes:
-    metadata = picture.metadata
-    extra = png.metadata_chunks(metadata.icc, block, metadata.xmp, metadata.dpi, metadata.chunks)
+    extra = _extra(picture, block)
     if pixels.dtype == np.uint16 or pixels.nbytes > PILLOW_BYTES:
         return png.with_chunks(png.encode(pixels, level), extra)
     out = io.BytesIO()
     with Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels) as image:
         image.save(out, "PNG", compress_level=level)
     return png.with_chunks(out.getvalue(), extra)
+
+
+def _extra(picture: Picture, block: bytes | None) -> bytes:
+    metadata = picture.metadata
+    return png.metadata_chunks(metadata.icc, block, metadata.xmp, metadata.dpi, metadata.chunks)

@@ -31,7 +31,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from pipeline.dataset import deep, exif, png
+from pipeline.dataset import animation, deep, exif, png
 from pipeline.dataset.picture import Limits, Metadata, Picture, PictureError, Pixels, Status
 
 # Pillow's classes and not Image.open, which has dozens of others try, Ghostscript among them.
@@ -110,7 +110,13 @@ def read_picture(data: bytes, limits: Limits) -> Picture:
     try:
         with our_limits(), READERS[kind](io.BytesIO(data)) as image:
             check_header(image, kind, data, limits)
-            return _read(image, kind, data)
+            picture = _read(image, kind, data)
+            if limits.animated == "each" and getattr(image, "is_animated", False):
+                turn = exif.orientation(exif.bare(image.info.get("exif")))
+                return animation.with_frames(
+                    picture, image, lambda frame: turned(_pixels(frame, kind, data), turn), limits.max_pixels
+                )
+            return picture
     except PictureError:
         raise
     except MemoryError as error:
@@ -147,7 +153,9 @@ def check_header(image: Image.Image, kind: str, data: bytes, limits: Limits) -> 
         raise PictureError("skipped", f"{width}x{height} is more than {limits.skip_pixels} pixels")
     if kind == "AVIF" and (found := re.search(rb"av1C..(.)", data[:8192], re.DOTALL)) and found[1][0] & 0x40:
         raise PictureError("unsupported", "AVIF of more than 8 bits, which Pillow cuts; convert it to PNG of 16 bits first")
-    if limits.animated == "refuse" and getattr(image, "is_animated", False):
+    if getattr(image, "is_animated", False) and (
+        limits.animated == "refuse" or (limits.animated == "each" and kind not in animation.KINDS)
+    ):
         raise PictureError("unsupported", "several pictures in one file; take the first of each, or leave them")
 
 
@@ -171,7 +179,7 @@ def _read(image: ImageFile.ImageFile, kind: str, data: bytes) -> Picture:
             xmp=_upright_xmp(metadata.xmp) if metadata.xmp and turn != 1 else metadata.xmp,
             icc=None if image.mode == "CMYK" else metadata.icc,
         ),
-        lossless=kind == "WEBP" and b"VP8L" in data[12:64],
+        lossless=kind == "WEBP" and b"VP8 " not in set(_webp_chunks(data, 12)),
     )
 
 
@@ -303,6 +311,14 @@ def turned(pixels: Pixels, orientation: int) -> Pixels:
 
 def _upright_xmp(packet: bytes) -> bytes:
     return re.sub(rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)[2-8]", rb"\g<1>1", packet)
+
+
+def _webp_chunks(data: bytes, at: int) -> Iterator[bytes]:
+    """The types of a WebP file's chunks from a place on (RFC 9649, section 2.3), those in an animation's frames too."""
+    while at + 8 <= len(data):
+        kind, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        yield kind
+        at += 8 + (16 if kind == b"ANMF" else size + size % 2)
 
 
 def _dpi(value: object) -> tuple[float, float] | None:

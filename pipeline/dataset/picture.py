@@ -42,25 +42,34 @@ class Metadata:
 class Picture:
     """``pixels`` are (H, W, C) uint8 or uint16, upright, C 1 to 4: grey, grey and alpha, RGB, RGB and alpha (straight).
 
-    ``format`` is Pillow's name of it. ``lossless`` says that a WebP file holds every sample as it was.
+    ``format`` is Pillow's name of it. ``lossless`` says that a WebP file holds every sample as it was. Of an animation ``more``
+    are the pictures after the first, of the same shape; each is shown for its ``durations_ms``, all of them ``plays`` times, or
+    for ever where that is 0.
     """
 
     pixels: Pixels
     format: str
     metadata: Metadata
     lossless: bool = False
+    more: tuple[Pixels, ...] = ()
+    durations_ms: tuple[int, ...] = ()
+    plays: int = 0
+
+    @property
+    def frames(self) -> tuple[Pixels, ...]:
+        return (self.pixels, *self.more)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What is not decoded: more than ``max_pixels`` at all; a shorter side from ``min_side`` on and more than ``skip_pixels``
-    because they need no upscaling; animations and files of several pages, of which "first" takes the first picture.
+    because they need no upscaling; files of several pictures, of which "first" takes the first, and "each" all of an animation.
     """
 
     max_pixels: int
     min_side: int | None = None
     skip_pixels: int | None = None
-    animated: Literal["first", "refuse"] = "refuse"
+    animated: Literal["each", "first", "refuse"] = "refuse"
 
 
 @dataclass(frozen=True, slots=True)

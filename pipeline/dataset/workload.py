@@ -13,15 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from numpy.typing import NDArray
-
 from pipeline.config import ImagesConfig
 from pipeline.dataset.encoding import write_picture
 from pipeline.dataset.enlarge import check, enlarge_many, target_size
 from pipeline.dataset.images import read_picture
 from pipeline.dataset.index import Row, write_rows
 from pipeline.dataset.outputs import open_output
-from pipeline.dataset.picture import Encoding, Limits, Picture, PictureError
+from pipeline.dataset.picture import Encoding, Limits, Picture, PictureError, Pixels
 from pipeline.dataset.shards import read_list
 from pipeline.dataset.sources import Item, Source, is_side_file, open_source, read_ahead
 from pipeline.errors import MediaError
@@ -78,19 +76,20 @@ class _Job:
     row: Row
     picture: Picture | None = None
     size: tuple[int, int] = (0, 0)
-    large: NDArray[Any] | None = None
+    large: list[Pixels] = field(default_factory=list, repr=False)
     data: bytes = field(default=b"", repr=False)
 
     @property
     def num_samples(self) -> int:
         """Of the result."""
-        return self.size[0] * self.size[1] * self.picture.pixels.shape[2] if self.picture else 0
+        frames = self.picture.frames if self.picture else ()
+        return sum(self.size[0] * self.size[1] * frame.shape[2] for frame in frames)
 
     @property
     def num_bytes(self) -> int:
         """Of its pixels."""
-        before = self.picture.pixels.nbytes if self.picture else 0
-        return before + (self.large.nbytes if self.large is not None else 0)
+        before = self.picture.frames if self.picture else ()
+        return sum(pixels.nbytes for pixels in (*before, *self.large))
 
 
 class ShardRunner:
@@ -183,40 +182,41 @@ class ShardRunner:
     def _enlarged(self, jobs: Iterator[_Job]) -> Iterator[_Job]:
         """The same jobs in the same order; those of a window that have one shape and depth go through the model together."""
         for window in windows(jobs):
-            groups: dict[object, list[_Job]] = {}
+            groups: dict[object, list[tuple[_Job, Pixels]]] = {}
             for job in window:
-                if job.picture is not None:
-                    pixels = job.picture.pixels
-                    groups.setdefault((pixels.dtype, pixels.shape, job.size), []).append(job)
+                for pixels in job.picture.frames if job.picture else ():
+                    groups.setdefault((pixels.dtype, pixels.shape, job.size), []).append((job, pixels))
             for group in groups.values():
                 for start in range(0, len(group), self._batch):
                     self._enlarge(group[start : start + self._batch])
             yield from window
 
-    def _enlarge(self, group: list[_Job]) -> None:
-        pictures = [job.picture.pixels for job in group if job.picture]
+    def _enlarge(self, group: list[tuple[_Job, Pixels]]) -> None:
+        pictures = [pixels for _, pixels in group]
         try:
             with self._model_lock:
-                large = enlarge_many(self._upscaler, pictures, group[0].size, self._count_band)
+                large = enlarge_many(self._upscaler, pictures, group[0][0].size, self._count_band)
         except (MemoryError, FloatingPointError) as error:
             if len(group) > 1:
-                for job in group:
-                    self._enlarge([job])
+                for one in group:
+                    self._enlarge([one])
                 return
-            group[0].row = replace(group[0].row, status="model_error", error=" ".join(str(error).split()))
+            job, _ = group[0]
+            job.row = replace(job.row, status="model_error", error=" ".join(str(error).split()))
             return
-        for job, pixels in zip(group, large, strict=True):
-            job.large = pixels
+        for (job, _), pixels in zip(group, large, strict=True):
+            job.large.append(pixels)
 
     def _count_band(self) -> None:
         self._num_bands += 1
 
     def _encoded(self, job: _Job) -> _Job:
-        if job.picture is None or job.large is None:
+        if job.picture is None or job.row.status:
             return job
-        psnr_db, drift = check(job.picture.pixels, job.large)
-        job.data, ending = write_picture(job.picture, job.large, self._encoding)
-        height, width = job.large.shape[:2]
+        checks = [check(*pair) for pair in zip(job.picture.frames, job.large, strict=True)]
+        first, *more = job.large
+        job.data, ending = write_picture(job.picture, first, self._encoding, more)
+        height, width = first.shape[:2]
         job.row = replace(
             job.row,
             status="ok",
@@ -225,10 +225,10 @@ class ShardRunner:
             output_width=width,
             output_height=height,
             output_format=ending.removeprefix("."),
-            psnr_reduced_db=psnr_db,
-            colour_drift=drift,
+            psnr_reduced_db=min(psnr_db for psnr_db, _ in checks),
+            colour_drift=max(drift for _, drift in checks),
         )
-        job.picture = job.large = None
+        job.picture, job.large = None, []
         return job
 
 

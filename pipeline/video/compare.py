@@ -61,7 +61,8 @@ def compare(source: Description, result: Description) -> list[Check]:
             checks += _offset(pair, clock)
         if pair.source.hashes and not (pair.source.picture and pair.source.hashes != pair.result.hashes):
             checks += _payload(pair)
-        checks += [*_labels(pair, shows_another=pair.result.index not in first and bool(first))]
+        shows_another = bool(first) and pair.source.type == "video" and pair.result.index not in first
+        checks += [*_labels(pair, shows_another)]
     checks += [Check(f"{s.type} {s.index}", "lost", f"{s.codec}, {s.language}: not in the result") for s in lost]
     checks += [Check(f"{s.type}", "differs", f"{s.codec}, {s.language}: in the result alone, stream {s.index}") for s in extra]
     return checks
@@ -259,7 +260,9 @@ def _labels(pair: Pair, shows_another: bool) -> Iterator[Check]:
     for tag in ("title", "filename", "mimetype"):
         if tag == "title" or source.tag(tag):
             yield _kept(f"{pair.name} {tag}", source.tag(tag), result.tag(tag))
-    yield _disposition(f"{pair.name} disposition", source.disposition, result.disposition, shows_another and source.type == "video")
+    yield _disposition(
+        f"{pair.name} disposition", source.disposition, result.disposition, shows_another and source.type == "video"
+    )
     tags = ({k: v for k, v in s.tags.items() if k.lower() not in OWN_TAGS | COMPARED} for s in pair)
     yield _tags(f"{pair.name} tags", *tags)
 

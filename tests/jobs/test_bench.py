@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from jobs.cli import app
 
 
-def test_images_compares_four_ways_and_reports_memory():
+def test_images_compares_five_ways_and_reports_memory():
     ended = CliRunner().invoke(
         app, ["bench", "images", "--model", "nearest-x2", "--count", "6", "--width", "32", "--height", "24", "--rounds", "1",
               "--latency-ms", "1", "--memory", "40", "--json"],
@@ -17,7 +17,7 @@ def test_images_compares_four_ways_and_reports_memory():
     assert ended.exit_code == 0, ended.output
     result = json.loads(ended.output)
     assert [row["way"] for row in result["rows"]] == [
-        "bare model", "plain loop", "swinir images", "swinir images, 1 ms a request",
+        "bare model", "plain loop", "swinir images", "swinir images, over HTTP", "the same, 1 ms later",
     ]  # fmt: skip
     assert all(row["images_per_s"] > 0 and row["output_mpx_per_s"] > 0 for row in result["rows"])
     assert result["rows"][0]["of_bare"] == result["rows"][1]["of_plain"] == 1

@@ -299,3 +299,9 @@ def test_f1_damage_is_a_picture_error_or_a_picture_and_never_another_exception(n
         return
     assert refusal.status in ("decode_error", "unsupported", "too_large")
     assert "\n" not in str(refusal)
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+@pytest.mark.parametrize("profile", [b"", b"p" * 301])
+def test_a_webp_file_is_known_as_lossless_whatever_lies_before_its_pixels(lossless: bool, profile: bytes) -> None:
+    assert read(saved(drawn(), "WEBP", lossless=lossless, icc_profile=profile)).lossless is lossless
