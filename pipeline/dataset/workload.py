@@ -8,10 +8,12 @@ import threading
 from collections import Counter
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+import torch
 
 from pipeline.config import ImagesConfig
 from pipeline.dataset.encoding import write_picture
@@ -194,7 +196,7 @@ class ShardRunner:
     def _enlarge(self, group: list[tuple[_Job, Pixels]]) -> None:
         pictures = [pixels for _, pixels in group]
         try:
-            with self._model_lock:
+            with self._model_lock, threads_for(self._upscaler):
                 large = enlarge_many(self._upscaler, pictures, group[0][0].size, self._count_band)
         except (MemoryError, FloatingPointError) as error:
             if len(group) > 1:
@@ -230,6 +232,18 @@ class ShardRunner:
         )
         job.picture, job.large = None, []
         return job
+
+
+@contextmanager
+def threads_for(upscaler: Upscaler) -> Iterator[None]:
+    """One thread of PyTorch's for a baseline, whose sums are so short that two wait for each other more than they work."""
+    num_threads = torch.get_num_threads()
+    if not upscaler.in_chans:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 def windows(jobs: Iterator[_Job]) -> Iterator[list[_Job]]:
