@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 from pipeline import local
@@ -16,7 +17,7 @@ from pipeline.dataset import png, workload
 from pipeline.dataset.job import upscale_images
 from pipeline.dataset.shards import write_list
 from pipeline.dataset.sources import open_source
-from pipeline.dataset.workload import ShardRunner, ShardWorkload, shard_unit, windows
+from pipeline.dataset.workload import ShardRunner, ShardWorkload, shard_unit, threads_for, windows
 from pipeline.errors import ConfigError
 from pipeline.storage import Store
 from swinir.spec import load_spec
@@ -95,3 +96,15 @@ def test_a_folder_that_cannot_be_made_is_refused_in_one_line(source: Path) -> No
     (source / "a.png").write_bytes(b"")
     with pytest.raises(ConfigError, match="cannot write in /proc: "):
         upscale(source, Path("/proc/out"))
+
+
+@pytest.mark.parametrize(("model", "expected"), [("nearest-x2", 1), ("lightweight-x2", 2)])
+def test_only_baselines_compute_on_one_thread_and_the_number_is_put_back(model: str, expected: int) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with threads_for(Upscaler(model)):
+            assert torch.get_num_threads() == expected
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
