@@ -171,13 +171,19 @@ def run_job(source: Path, scratch: Path, model: str) -> None:
 
 
 def memory_growth(num: int) -> dict[str, float]:
-    """The most memory this process ever had, in MiB, after a job of a tenth of ``num`` pictures, and after one of all."""
+    """The most memory, in MiB, that a process needs for a job of a tenth of ``num`` small pictures, and one for all."""
     peaks = []
     for each in (num // 10, num):
         with tempfile.TemporaryDirectory(prefix="swinir-bench-") as folder:
-            run_job(draw(Path(folder) / "in", each, (32, 24)), Path(folder), "nearest-x2")
-        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+            source = draw(Path(folder) / "in", each, (32, 24))
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+                peaks.append(pool.submit(peak_mib, source, Path(folder)).result())
     return {"mib_small": peaks[0], "mib_large": peaks[1]}
+
+
+def peak_mib(source: Path, scratch: Path) -> float:
+    run_job(source, scratch, "nearest-x2")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 @contextmanager
