@@ -4,7 +4,8 @@ Facts go in through the methods named after them; ``decide`` hands out what to d
 
 - A worker holds up to ``depth`` units. Only its oldest unit must show progress: the younger ones may wait for it.
 - A worker that dies with one unit in hand convicts it; with several, all become suspects, which run alone until cleared.
-- A unit that failed ``max_attempts`` times, or once for good, is split where it can be, and else quarantined.
+- A unit that failed ``max_attempts`` times, or once for good, is split where it can be, and else quarantined. One that killed
+  its worker is split at once, and its parts run alone: each further attempt at all of it would cost a process.
 - A lost node is nobody's fault. A unit that keeps losing nodes becomes a suspect all the same.
 - A worker slot whose processes keep dying is closed, so that a broken machine does not convict innocent units.
 """
@@ -254,15 +255,18 @@ class Scheduler:
         case.num_failures += 1
         case.slots.append(slot)
         case.suspect = case.suspect or killer
-        if case.num_failures < self.policy.max_attempts and not final:
+        parts = self._split(unit) if final or killer or case.num_failures >= self.policy.max_attempts else []
+        if case.num_failures < self.policy.max_attempts and not final and not parts:
             self._num_waits += 1
             heapq.heappush(self._waiting, (now + self._delay_s(case.num_failures), self._num_waits, unit))
             return
         del self._cases[unit.id]
         for other in self._slots:  # those deaths are explained
             other.deaths = [ids for ids in other.deaths if unit.id not in ids]
-        parts = self._split(unit)
-        self._again.extend(part for part in parts if not self._is_done(part))
+        for part in parts:
+            if not self._is_done(part):
+                self._case(part).suspect = killer
+                self._put_back(part)
         self._verdicts.append(Split(unit, parts) if parts else Quarantine(unit, case.evidence))
 
     def _delay_s(self, num_failures: int) -> float:

@@ -1,4 +1,4 @@
-"""An image workload, for Ray workers to import, in which one picture kills the process that reads it."""
+"""An image workload, for Ray workers to import, in which some pictures kill the process that reads them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from swinir.upscaler import Upscaler
 
 @dataclass(frozen=True)
 class DeadlyShards(ShardWorkload):
-    """``deadly`` is the key of the picture."""
+    """``deadly`` are the keys of the pictures."""
 
-    deadly: str = ""
+    deadly: tuple[str, ...] = ()
 
     def open(self) -> ShardRunner:
         return DeadlyRunner(self, Upscaler.from_spec(self.model, self.config.device))
 
 
 class DeadlyRunner(ShardRunner):
-    def _read(self, row: Row, data: bytes) -> _Job:
-        if row.key == self._job.deadly:  # type: ignore[attr-defined]
+    def _read(self, row: Row, data: bytes | None) -> _Job:
+        if row.key in self._job.deadly and row.status != "crashed":  # type: ignore[attr-defined]
             os._exit(9)
         return super()._read(row, data)

@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from pipeline.config import ImagesConfig
 from pipeline.dataset.card import write_card
-from pipeline.dataset.index import Row, merge_index, removed_keys, write_rows
+from pipeline.dataset.index import merge_index, removed_keys
 from pipeline.dataset.names import INDEX, REPORT, WORK
 from pipeline.dataset.outputs import remove_strays
 from pipeline.dataset.shards import LISTS, cut_shards, read_list, write_list
 from pipeline.dataset.sources import open_source
 from pipeline.dataset.workload import ROWS, ShardWorkload, shard_unit
 from pipeline.driver import Event, Outcome, RunOptions
-from pipeline.errors import ConfigError, InterruptedRunError, MediaError
+from pipeline.errors import ConfigError, InterruptedRunError, MediaError, OutputError
 from pipeline.ledger import Ledger
 from pipeline.preflight import lease, load_model_spec
 from pipeline.report import Listener, software_versions
@@ -31,6 +31,8 @@ RunUnits = Callable[[list[Unit], Workload, Ledger, RunOptions, Callable[[Event],
 FORMAT_VERSION = 1  # of outputs and rows; another one shares nothing with this
 FAILED = frozenset({"read_error", "decode_error", "unsupported", "too_large", "model_error", "crashed"})
 NUM_REMOVED_NAMED = 1000
+ROUNDS = 4  # each finds more pictures that kill their process
+CRASHED = "crashed"  # folder of what is known of them
 
 # What does not change a byte of the result.
 UNSEEN_SETTINGS = {"device", "workers", "address", "stall_seconds", "fresh", "overwrite", "retry_failed", "weights"}
@@ -59,14 +61,14 @@ def upscale_images(
         if ledger.begin(settings) and not (config.overwrite or (config.fresh and is_ours)):
             refuse_foreign(out, ledger)
         ledger.clear_quarantine()
+        before = forget_failed(ledger) if config.retry_failed else ledger.committed()
         listener.phase("listing", None)
         units = list(plan(source, destination, config, work, digest(settings), listener))
-        before = forget_failed(ledger) if config.retry_failed else ledger.committed()
         workload = ShardWorkload(source, config, model, work, out)
-        outcome = run(units, workload, ledger, run_units, listener)
+        done = run(units, workload, ledger, run_units, listener)
         listener.phase("indexing", None)
-        report = finish(units, outcome, workload, Path(scratch), listener)
-        new = [record for unit_id, record in outcome.committed.items() if unit_id not in before]
+        report = finish(done, workload, Path(scratch), listener)
+        new = [record for unit, record in done if unit.id not in before]
         report |= {
             "source": source,
             "destination": destination,
@@ -118,17 +120,31 @@ def refuse_foreign(out: Store, ledger: Ledger) -> None:
 def plan(source: str, destination: str, config: ImagesConfig, work: Store, run: str, listener: Listener) -> Iterator[Unit]:
     """The units of an archive, its lists written on the way. Raises MediaError where there is nothing in it."""
     num_items = 0
+    marks = {key.rpartition("/")[2] for key in work.list(CRASHED)}
     archive = open_source(source, config.image_column, config.url_column, exclude=destination)
     for items in cut_shards(archive.items(), config.shard_rows):
         num_items += len(items)
         listener.frames(num_items)
-        yield shard_unit(run, write_list(work, items), 0, len(items))
+        unit = shard_unit(run, write_list(work, items), 0, len(items))
+        yield with_crashed(unit, json.loads(work.read(mark_of(unit)))) if f"{unit.id}.json" in marks else unit
     if not num_items:
         raise MediaError(f"{source}: nothing is there; name a folder, a glob, tar or Parquet files or a list of URLs")
 
 
+def with_crashed(unit: Unit, crashed: Mapping[str, str]) -> Unit:
+    """A whole shard again, as it is done without those of its pictures that crashed."""
+    numbered = {int(number): reason for number, reason in crashed.items()}
+    return shard_unit(unit.spec["run"], unit.spec["list"], unit.spec["start"], unit.spec["stop"], numbered)
+
+
+def mark_of(unit: Unit) -> str:
+    """The key under which it is stored which pictures of a whole shard crashed."""
+    return f"{CRASHED}/{with_crashed(unit, {}).id}.json"
+
+
 def forget_failed(ledger: Ledger) -> dict[str, dict[str, Any]]:
     """Have the shards done again that hold failures; the records of the others."""
+    ledger.store.delete_all(CRASHED)
     records = ledger.committed()
     failed = [unit_id for unit_id, record in records.items() if FAILED & record["counts"].keys()]
     for unit_id in failed:
@@ -137,26 +153,60 @@ def forget_failed(ledger: Ledger) -> dict[str, dict[str, Any]]:
     return records
 
 
-def run(units: list[Unit], workload: ShardWorkload, ledger: Ledger, run_units: RunUnits, listener: Listener) -> Outcome:
+def run(
+    units: list[Unit], workload: ShardWorkload, ledger: Ledger, run_units: RunUnits, listener: Listener
+) -> list[tuple[Unit, dict[str, Any]]]:
+    """Each shard in order as it was done in the end, with its record.
+
+    A shard that killed its process has been taken apart. It is done again as a whole, without the pictures that were found to
+    be deadly: its files do not tell how it was come by.
+    """
     config = workload.config
     options = RunOptions(num_workers=config.workers, device=config.device, address=config.address, stall_s=config.stall_seconds)
-    listener.phase("upscaling", sum(unit.num_items for unit in units))
-    outcome = run_units(units, workload, ledger, options, listener.event)
-    if outcome.interrupted:
-        raise InterruptedRunError(
-            f"stopped at {len(outcome.committed)} of {len(units)} shards; the same command goes on from there"
+    whole = {unit.spec["list"]: unit for unit in units}
+    records: dict[str, dict[str, Any]] = {}
+    for _ in range(ROUNDS):
+        left = [unit for unit in whole.values() if unit.id not in records]
+        if not left:
+            break
+        listener.phase("upscaling", sum(unit.num_items for unit in left))
+        outcome = run_units(left, workload, ledger, options, listener.event)
+        records |= outcome.committed
+        if outcome.interrupted:
+            done = sum(unit.id in records for unit in whole.values())
+            raise InterruptedRunError(f"stopped at {done} of {len(whole)} shards; the same command goes on from there")
+        for unit in left:
+            if unit.id not in records and (found := killers(unit, outcome, workload)):
+                crashed = unit.spec["crashed"] | found
+                workload.work.write(mark_of(unit), json.dumps(crashed).encode())
+                whole[unit.spec["list"]] = with_crashed(unit, crashed)
+    lost = next((unit for unit in whole.values() if unit.id not in records), None)
+    if lost is not None:
+        raise OutputError(
+            f"{lost.num_items} pictures kill their process together and none of them does alone, from "
+            f"{read_list(workload.work, lost.spec['list'])[0].key}; run the same command again on a machine of more memory"
         )
-    return outcome
+    return [(unit, records[unit.id]) for unit in whole.values()]
 
 
-def finish(units: list[Unit], outcome: Outcome, workload: ShardWorkload, scratch: Path, listener: Listener) -> dict[str, Any]:
+def killers(unit: Unit, outcome: Outcome, workload: ShardWorkload) -> dict[str, str]:
+    """The numbers of a unit's pictures that were given up alone, each with the reason."""
+    if unit.id in outcome.quarantined:
+        return {str(unit.spec["start"]): outcome.quarantined[unit.id][-1]}
+    if unit.id in outcome.committed:
+        return {}
+    found: dict[str, str] = {}
+    for part in workload.split(unit):
+        found |= killers(part, outcome, workload)
+    return found
+
+
+def finish(
+    done: list[tuple[Unit, dict[str, Any]]], workload: ShardWorkload, scratch: Path, listener: Listener
+) -> dict[str, Any]:
     """Write the index and the card, and clear away what belongs to no input any more; counts of all that is there."""
     work, out = workload.work, workload.out
-    records = [
-        record or crashed(unit, outcome.quarantined[unit.id][-1], workload, scratch)
-        for planned in units
-        for unit, record in ended(planned, outcome, workload)
-    ]
+    records = [record for _, record in done]
     index = scratch / INDEX
     counts = merge_index(work, (record["rows"] for record in records), index)
     removed: list[str] = []
@@ -168,42 +218,17 @@ def finish(units: list[Unit], outcome: Outcome, workload: ShardWorkload, scratch
     out.upload(index, INDEX)
     write_card(out, index, workload, counts)
     remove_strays(out, {file["key"] for record in records for file in record["files"]})
-    wanted = {record["rows"] for record in records} | {unit.spec["list"] for unit in units}
-    for key in [*work.list(ROWS), *work.list(LISTS)]:
+    wanted = {key for unit, record in done for key in (record["rows"], unit.spec["list"], mark_of(unit))}
+    for key in [*work.list(ROWS), *work.list(LISTS), *work.list(CRASHED)]:
         if key not in wanted:
             work.delete(key)
     return {
         "images": counts.total(),
         "counts": dict(counts),
-        "shards": len(units),
+        "shards": len(records),
         "removed": removed[:NUM_REMOVED_NAMED],
         "num_removed": len(removed),
         "model": workload.model.name,
         "weights_sha256": workload.model.weights_sha256,
         "exit_code": 3 if FAILED & counts.keys() else 0,
     }
-
-
-def ended(unit: Unit, outcome: Outcome, workload: ShardWorkload) -> Iterator[tuple[Unit, dict[str, Any] | None]]:
-    """A unit, or the parts it was split into, in order, each with its record, None for what was given up."""
-    if unit.id in outcome.committed:
-        yield unit, outcome.committed[unit.id]
-    elif unit.id in outcome.quarantined:
-        yield unit, None
-    else:
-        for part in workload.split(unit):
-            yield from ended(part, outcome, workload)
-
-
-def crashed(unit: Unit, reason: str, workload: ShardWorkload, scratch: Path) -> dict[str, Any]:
-    """The record of a unit that was given up: a row for each of its pictures, which says why."""
-    items = read_list(workload.work, unit.spec["list"])[unit.spec["start"] : unit.spec["stop"]]
-    shard = PurePosixPath(unit.spec["list"]).stem
-    rows = [
-        Row(key=item.key, shard=shard, row=number, status="crashed", error=reason, model=workload.model.name)
-        for number, item in enumerate(items, unit.spec["start"])
-    ]
-    write_rows(scratch / "crashed.parquet", rows)
-    key = f"{ROWS}/{unit.id}.parquet"
-    workload.work.upload(scratch / "crashed.parquet", key)
-    return {"rows": key, "files": []}

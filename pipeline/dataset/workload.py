@@ -6,11 +6,13 @@ import hashlib
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -40,6 +42,8 @@ WINDOW_PICTURES = 32  # that wait for others of their size,
 WINDOW_SAMPLES = 128 << 20  # as long as they are not large: of what they become
 QUEUE_BYTES = 256 << 20  # of pixels that wait between two stages, or one picture
 PULSE_S = 5.0
+PARTS = 16  # of a shard that a picture kills; each costs far less than another death
+EMPTY: Mapping[int, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -58,17 +62,25 @@ class ShardWorkload:
         return ShardRunner(self, Upscaler.from_spec(self.model, self.config.device, batch=batch), batch)
 
     def split(self, unit: Unit) -> list[Unit]:
-        """Two halves, down to one picture: the one that kills its process is found, and takes no other along."""
-        start, stop = unit.spec["start"], unit.spec["stop"]
-        middle = (start + stop) // 2
-        halves = ((start, middle), (middle, stop)) if stop - start > 1 else ()
-        return [shard_unit(unit.spec["run"], unit.spec["list"], *half) for half in halves]
+        """Parts, down to one picture: which one kills its process is found, and what it takes along is done again."""
+        spec, num = unit.spec, min(PARTS, unit.num_items)
+        bounds = [spec["start"] + unit.num_items * i // num for i in range(num + 1)] if num > 1 else []
+        return [shard_unit(spec["run"], spec["list"], start, stop, crashed_of(unit)) for start, stop in pairwise(bounds)]
 
 
-def shard_unit(run: str, list_key: str, start: int, stop: int) -> Unit:
-    """Items [start, stop) of a stored list, whose key names its content, under the settings that ``run`` is the digest of."""
-    spec = {"run": run, "list": list_key, "start": start, "stop": stop}
-    return Unit(digest(spec), stop - start, spec)
+def shard_unit(run: str, list_key: str, start: int, stop: int, crashed: Mapping[int, str] = EMPTY) -> Unit:
+    """Items [start, stop) of a stored list, whose key names its content, under the settings that ``run`` is the digest of.
+
+    ``crashed`` are numbers of items that are not to be touched, each with what happened when they were.
+    """
+    spec: dict[str, Any] = {"run": run, "list": list_key, "start": start, "stop": stop}
+    left = {str(number): reason for number, reason in sorted(crashed.items()) if start <= number < stop}
+    # The reasons are another machine's words: what is computed does not depend on them.
+    return Unit(digest(spec | {"crashed": list(left)} if left else spec), stop - start, spec | {"crashed": left})
+
+
+def crashed_of(unit: Unit) -> dict[int, str]:
+    return {int(number): reason for number, reason in unit.spec["crashed"].items()}
 
 
 @dataclass(slots=True)
@@ -113,7 +125,7 @@ class ShardRunner:
         """
         yield 0
         shard, start = unit.spec["list"], unit.spec["start"]
-        items = read_list(self._job.work, shard)[start : unit.spec["stop"]]
+        items = dict(enumerate(read_list(self._job.work, shard)[start : unit.spec["stop"]], start))
         rows: list[Row] = []
         with ExitStack() as stack:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="swinir-")))
@@ -123,7 +135,7 @@ class ShardRunner:
             decoded = stack.enter_context(
                 closing(
                     ahead(
-                        self._decoded(items, PurePosixPath(shard).stem, start, pool),
+                        self._decoded(items, PurePosixPath(shard).stem, crashed_of(unit), pool),
                         2 * WINDOW_PICTURES,
                         lambda job: job.num_bytes,
                         QUEUE_BYTES,
@@ -153,20 +165,26 @@ class ShardRunner:
             self._job.work.upload(path, key)
         return {"rows": key, "counts": dict(sorted(Counter(row.status for row in rows).items())), "files": files}
 
-    def _decoded(self, items: list[Item], shard: str, start: int, pool: ThreadPoolExecutor) -> Iterator[_Job]:
-        """Every item in order, numbered from ``start``; of those with equal bytes only the first is decoded."""
+    def _decoded(self, items: dict[int, Item], shard: str, crashed: dict[int, str], pool: ThreadPoolExecutor) -> Iterator[_Job]:
+        """Every numbered item in order; of those with equal bytes only the first is decoded, and of ``crashed`` none."""
         seen: set[tuple[str, bool]] = set()
 
         def jobs() -> Iterator[tuple[Row, bytes | None]]:
-            read = read_ahead(self._source, items, READ_THREADS, READ_AHEAD_BYTES)
-            for number, (item, data) in enumerate(read, start):
-                row = Row(key=item.key, shard=shard, row=number, model=self._job.model.name)
-                if isinstance(data, MediaError):
-                    yield replace(row, status="read_error", error=str(data)), None
-                    continue
-                row = replace(row, source_sha256=hashlib.sha256(data).hexdigest(), source_bytes=len(data))
-                yield row, None if _same(row) in seen else data
-                seen.add(_same(row))
+            wanted = [item for number, item in items.items() if number not in crashed]
+            read = read_ahead(self._source, wanted, READ_THREADS, READ_AHEAD_BYTES)
+            with closing(read):
+                for number, item in items.items():
+                    row = Row(key=item.key, shard=shard, row=number, model=self._job.model.name)
+                    if number in crashed:
+                        yield replace(row, status="crashed", error=crashed[number]), None
+                        continue
+                    _, data = next(read)
+                    if isinstance(data, MediaError):
+                        yield replace(row, status="read_error", error=str(data)), None
+                        continue
+                    row = replace(row, source_sha256=hashlib.sha256(data).hexdigest(), source_bytes=len(data))
+                    yield row, None if _same(row) in seen else data
+                    seen.add(_same(row))
 
         return in_parallel(pool, lambda job: self._read(*job), jobs(), CODEC_THREADS)
 

@@ -44,28 +44,42 @@ def test_b3_one_process_and_two_workers_give_the_same_bytes(tmp_path: Path, outp
     assert tree(tmp_path / "here") == tree(tmp_path / "there")
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("ray_session")
-def test_a_picture_that_kills_its_process_costs_one_row_and_no_neighbour(tmp_path: Path) -> None:
-    write_archive(tmp_path / "in", 6)
+def with_deadly(*keys: str) -> Any:
+    """``cluster.run_units`` with pictures that kill their process."""
 
-    def with_a_deadly_picture(units: Any, workload: Any, ledger: Any, options: Any, on_event: Any) -> Any:
+    def run(units: Any, workload: Any, ledger: Any, options: Any, on_event: Any) -> Any:
         fields = {field.name: getattr(workload, field.name) for field in dataclasses.fields(workload)}
-        deadly = DeadlyShards(**fields, deadly="1/picture 4.png")
         # Each death costs the start of a worker.
         options = dataclasses.replace(options, max_attempts=2, backoff_s=0.1)
-        return cluster.run_units(units, deadly, ledger, options, on_event)
+        return cluster.run_units(units, DeadlyShards(**fields, deadly=keys), ledger, options, on_event)
 
-    report = upscale(tmp_path / "in", tmp_path / "out", with_a_deadly_picture, device="cpu", workers=2, shard_rows=2)
+    return run
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_picture_that_kills_its_process_costs_one_row_and_no_neighbour(tmp_path: Path) -> None:
+    write_archive(tmp_path / "in", 60)
+    deadly = "1/picture 4.png"
+    settings = {"device": "cpu", "workers": 2, "shard_rows": 32, "output": "parquet"}
+
+    report = upscale(tmp_path / "in", tmp_path / "out", with_deadly(deadly), **settings)
 
     assert report["exit_code"] == 3
-    assert report["counts"]["crashed"] == 1
     rows = pq.read_table(tmp_path / "out/_index.parquet").to_pylist()
-    assert [row["key"] for row in rows if row["status"] == "crashed"] == ["1/picture 4.png"]
-    assert len(rows) == len({row["key"] for row in rows}) == report["images"] == 15
-    # It is tried again by the next run, where it does no harm.
-    again = upscale(tmp_path / "in", tmp_path / "out", device="cpu", workers=2, shard_rows=2)
-    assert "crashed" not in again["counts"]
+    assert [row["key"] for row in rows if row["status"] == "crashed"] == [deadly]
+    assert len(rows) == len({row["key"] for row in rows}) == report["images"] == report["images_processed"] == 69
+    # However the deadly one was found, the shard's others lie where they would without it.
+    calm = upscale(tmp_path / "in", tmp_path / "calm", local.run_units, output="parquet", shard_rows=32)
+    assert report["counts"] == {**calm["counts"], "ok": calm["counts"]["ok"] - 1, "crashed": 1}
+    assert {row["key"]: row["output_sha256"] for row in rows if row["status"] == "ok"}.items() < {
+        row["key"]: row["output_sha256"] for row in pq.read_table(tmp_path / "calm/_index.parquet").to_pylist()
+    }.items()
+    assert len(list((tmp_path / "out/data").iterdir())) == len(list((tmp_path / "calm/data").iterdir()))
+    # It stays as it is until told otherwise, and then does no harm any more.
+    assert upscale(tmp_path / "in", tmp_path / "out", **settings)["images_processed"] == 0
+    again = upscale(tmp_path / "in", tmp_path / "out", **settings, retry_failed=True)
+    assert again["counts"] == calm["counts"]
+    assert tree(tmp_path / "out") == tree(tmp_path / "calm")
 
 
 @pytest.fixture(scope="module")
