@@ -158,7 +158,7 @@ def test_out_of_memory_halves_the_tile_and_the_image_is_the_same(error, small_ne
     up.upscale(x)
     assert tight.failures == 1, "the smaller tile is remembered"
     assert warnings == ["custom on cpu ran out of memory with tiles of 140 pixels; going on at 64"]
-    smaller = Upscaler.from_network(small_network, scale=2, tile=64, precision="fp32")
+    smaller = Upscaler.from_network(RunsOut(small_network, 64 * 64, error), scale=2, tile=64, precision="fp32")
     assert torch.equal(up.upscale(x), smaller.upscale(x)), "what comes out depends on the tile, not on the way to it"
 
 

@@ -209,14 +209,21 @@ def test_a_device_that_is_not_there_is_said():
     assert choose_device("auto").type == "cpu"
 
 
-def test_bf16_on_a_cpu_only_where_it_is_faster(monkeypatch):
-    cpu = torch.device("cpu")
-    for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
-        monkeypatch.setattr(torch.cpu, probe, lambda: False, raising=False)
-    assert choose_precision("auto", cpu) == "fp32"
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
-    assert choose_precision("auto", cpu) == "bf16"
-    assert choose_precision("fp32", cpu) == "fp32"
+@pytest.mark.parametrize(
+    ("processor", "width", "expected"),
+    [
+        ({}, 180, "fp32"),
+        ({"amx_bf16": True, "avx512_bf16": True, "avx512_fp16": True}, 180, "bf16"),
+        ({"amx_bf16": True, "avx512_bf16": True, "avx512_fp16": True}, 60, "fp32"),
+        ({"avx512_bf16": True}, 180, "bf16"),  # AMD
+        ({"avx512_bf16": True, "avx512_fp16": True}, 180, "fp32"),  # Intel without AMX
+    ],
+)
+def test_bf16_on_a_cpu_only_where_it_is_faster(monkeypatch, processor, width, expected):
+    monkeypatch.setattr("swinir.upscaler.capabilities", lambda: processor)
+    monkeypatch.setattr("swinir.upscaler.block_kernel", lambda: "a kernel")
+    assert choose_precision("auto", torch.device("cpu"), width) == expected
+    assert choose_precision("bf16", torch.device("cpu"), width) == "bf16"
 
 
 def test_importing_the_package_does_not_import_torch():

@@ -1,0 +1,109 @@
+"""SwinIR in float32 on a CPU with the blocks of each group in one compiled kernel, ``blocks.cpp``."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from swinir.compiled import block_kernel
+from swinir.model import Block, ResidualGroup, SwinIR, shift_masks
+
+TOKENS = 64  # L of blocks.cpp
+
+
+def fused(network: SwinIR) -> SwinIR:
+    """The same network by the compiled kernel where that can be had and agrees, else the network itself.
+
+    ``network`` is in float32 on the CPU, in evaluation mode.
+    """
+    kernel = block_kernel()
+    if kernel is None or network.config.window_size**2 > TOKENS:
+        return network
+    faster = FusedSwinIR(network, kernel)
+    x = torch.rand((1, network.config.in_chans, 16, 24), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        truth = network(x)
+        # A compiler may be wrong about a processor; a wrong kernel is off by tenths.
+        if (faster(x) - truth).abs().max() <= 1e-3 * max(1.0, float(truth.abs().max())):
+            return faster
+    logging.getLogger("swinir").warning("the compiled blocks differ from PyTorch's on this machine; going on without them")
+    return network
+
+
+class FusedSwinIR(SwinIR):
+    """What ``network`` computes, by the kernel; shares its parameters, and takes a copy of the blocks'.
+
+    Float32 on the CPU, for inference. Differs from the network by rounding only: 1e-5 at most on the published goldens.
+    """
+
+    def __init__(self, network: SwinIR, library: ctypes.CDLL) -> None:
+        torch.nn.Module.__init__(self)
+        self.__dict__.update(network.__dict__)
+        self._run_blocks = library.swinir_run_blocks
+        groups: list[Any] = list(self.layers)
+        self._groups = [(group, PackedGroup(group, self.config.window_size)) for group in groups]
+
+    def _body(self, shallow: Tensor) -> Tensor:
+        x = channel_norm(shallow, self.patch_embed.norm)
+        for group, packed in self._groups:
+            y = x.clone(memory_format=torch.contiguous_format)
+            packed.run(self._run_blocks, y)
+            x = x + group.conv(y)
+        return channel_norm(x, self.norm)
+
+
+def channel_norm(x: Tensor, norm: torch.nn.LayerNorm) -> Tensor:
+    """LayerNorm over the channels of (B, C, H, W)."""
+    y = F.layer_norm(x.permute(0, 2, 3, 1), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+    return y.permute(0, 3, 1, 2).contiguous()
+
+
+class PackedGroup:
+    """The parameters of a group's blocks as the kernel reads them."""
+
+    def __init__(self, group: ResidualGroup, window_size: int) -> None:
+        blocks: list[Any] = list(group.residual_group.blocks)
+        self._tensors = [[t.contiguous() for t in packed(block, i % 2 == 1, window_size)] for i, block in enumerate(blocks)]
+        pointers = [tensor.data_ptr() for tensors in self._tensors for tensor in tensors]
+        self._pointers = (ctypes.c_void_p * len(pointers))(*pointers)
+        self._heads, self._hidden, self._window = blocks[0].attn.num_heads, blocks[0].mlp.fc1.out_features, window_size
+
+    def run(self, run_blocks: Callable[..., object], x: Tensor) -> None:
+        """(B, C, H, W) float32, contiguous, H and W whole windows; changed in place."""
+        shape = (ctypes.c_int64 * 7)(*x.shape, self._heads, self._window, self._hidden)
+        run_blocks(ctypes.c_void_p(x.data_ptr()), shape, self._pointers, len(self._tensors), torch.get_num_threads())
+
+
+@torch.no_grad()
+def packed(block: Block, shifted: bool, window_size: int) -> Iterator[Tensor]:
+    """The nine tensors of a block in the order of ``Block`` in blocks.cpp.
+
+    The gain and bias of a LayerNorm go into the linear layer behind it, the scale of the scores into the queries.
+    """
+    attn, mlp = block.attn, block.mlp
+    dim = attn.proj.in_features
+    scale = torch.ones(3 * dim, 1)
+    scale[:dim] = (dim // attn.num_heads) ** -0.5
+    yield attn.qkv.weight * block.norm1.weight * scale
+    yield (attn.qkv.bias + attn.qkv.weight @ block.norm1.bias) * scale[:, 0]
+    yield position_bias(attn.relative_position_bias_table[attn.relative_position_index], shifted, window_size)
+    yield attn.proj.weight
+    yield attn.proj.bias
+    yield mlp.fc1.weight * block.norm2.weight
+    yield mlp.fc1.bias + mlp.fc1.weight @ block.norm2.bias
+    yield mlp.fc2.weight
+    yield mlp.fc2.bias
+
+
+def position_bias(bias: Tensor, shifted: bool, window_size: int) -> Tensor:
+    """(query * key, heads) to (kinds of windows, heads, 64 keys, 64 queries), masks added, padded with zeros."""
+    tokens = window_size**2
+    by_key = bias.view(tokens, tokens, -1).permute(2, 1, 0)
+    kinds = by_key[None] + (shift_masks(window_size, window_size // 2)[:, None] if shifted else 0)
+    return F.pad(kinds, (0, TOKENS - tokens, 0, TOKENS - tokens))

@@ -1,0 +1,117 @@
+"""The compiled blocks compute what the network computes, for every shape, and are done without where they cannot be had."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import fill, network
+
+from swinir import blocks, compiled
+from swinir.blocks import FusedSwinIR, fused
+from swinir.compiled import block_kernel, build
+from swinir.model import SwinIR, SwinIRConfig
+
+GOLDEN = sorted((Path(__file__).resolve().parents[1] / "golden").glob("*.npz"))
+needs_kernel = pytest.mark.skipif(block_kernel() is None, reason="there is no C++ compiler")
+
+
+def from_golden(path: Path) -> tuple[SwinIR, torch.Tensor, np.ndarray]:
+    golden = np.load(path)
+    model = SwinIR(SwinIRConfig(**json.loads(str(golden["config"])))).eval()
+    fill(model)
+    return model, torch.from_numpy(golden["input"]), golden["output"]
+
+
+@needs_kernel
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_the_compiled_blocks_match_every_golden(path):
+    model, x, truth = from_golden(path)
+    faster = fused(model)
+    assert isinstance(faster, FusedSwinIR)
+    with torch.inference_mode():
+        assert np.abs(faster(x).numpy() - truth).max() < 1e-5
+
+
+@needs_kernel
+@settings(deadline=None, max_examples=30)
+@given(
+    batch=st.integers(1, 3), height=st.integers(1, 40), width=st.integers(1, 40), threads=st.integers(1, 3),
+    heads=st.integers(1, 3), depth=st.integers(1, 3), window=st.sampled_from([4, 7, 8]), mlp_ratio=st.sampled_from([1, 2.5]),
+)  # fmt: skip
+def test_any_shape_on_any_number_of_threads(batch, height, width, threads, heads, depth, window, mlp_ratio):
+    model = network(
+        depths=(depth,), num_heads=(heads,), embed_dim=5 * heads, window_size=window, mlp_ratio=mlp_ratio, upscale=2
+    )
+    x = torch.rand(batch, 3, height, width)
+    torch.set_num_threads(threads)
+    with torch.inference_mode():
+        torch.testing.assert_close(fused(model)(x), model(x), rtol=0, atol=1e-5)
+
+
+@needs_kernel
+def test_each_picture_of_a_batch_is_as_if_alone():
+    faster = fused(network())
+    x = torch.rand(3, 3, 24, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(faster(x), torch.cat([faster(one[None]) for one in x]), rtol=0, atol=1e-5)
+
+
+@needs_kernel
+def test_what_is_not_finite_stays_so():
+    faster = fused(network())
+    x = torch.rand(1, 3, 16, 16)
+    x[0, 0, 3, 3] = torch.nan
+    with torch.inference_mode():
+        assert not faster(x).isfinite().all()
+
+
+@pytest.mark.parametrize("compiler", ["", "no-such-compiler", "false"])
+def test_without_a_compiler_the_network_is_itself(monkeypatch, compiler):
+    monkeypatch.setenv("CXX", compiler)
+    monkeypatch.setattr(blocks, "block_kernel", block_kernel.__wrapped__)
+    model = network()
+    assert fused(model) is model
+
+
+@needs_kernel
+def test_a_kernel_that_is_wrong_is_not_used(monkeypatch, caplog):
+    model, packed = network(), blocks.packed
+    monkeypatch.setattr(blocks, "packed", lambda *args: [tensor * 2 for tensor in packed(*args)])
+    with caplog.at_level(logging.WARNING):
+        assert fused(model) is model
+    assert "going on without them" in caplog.text
+
+
+@needs_kernel
+def test_the_kernel_is_built_once_and_appears_whole(monkeypatch, tmp_path):
+    monkeypatch.setenv("SWINIR_CACHE", str(tmp_path))
+    compiler = next(name for name in compiled.COMPILERS if compiled.shutil.which(name))
+    library = build(compiler)
+    before = library.stat()
+    assert build(compiler) == library
+    assert (library.stat().st_ino, library.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert [path.name for path in library.parent.iterdir()] == [library.name]
+
+
+@needs_kernel
+def test_a_cache_that_cannot_be_written_is_no_error(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SWINIR_CACHE", str(tmp_path / "file"))
+    assert block_kernel.__wrapped__() is None
+
+
+@needs_kernel
+def test_the_kernel_compiles_without_a_warning(tmp_path):
+    compiler = os.environ.get("CXX") or next(name for name in compiled.COMPILERS if compiled.shutil.which(name))
+    strict = ["-Wall", "-Wextra", "-Werror", "-o", str(tmp_path / "blocks.so")]
+    ended = subprocess.run([compiler, *compiled.FLAGS, str(compiled.SOURCE), *strict], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
