@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import faulthandler
+import hashlib
 import io
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,13 +20,16 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from pipeline import cluster, local
 from pipeline.config import ImagesConfig
+from pipeline.dataset import png
 from pipeline.dataset.job import upscale_images
 from pipeline.report import PlainListener
 from pipeline.storage import Store
 from tests.deadly import DeadlyShards
+from tests.pipeline.dataset.files import every_kind
 from tests.pipeline.dataset.test_archive_job import encoded, picture, tree, write_archive
 from tests.s3 import ENVIRONMENT, S3Server, s3_server
 
@@ -90,27 +97,75 @@ def bucket_server() -> Iterator[S3Server]:
         yield server
 
 
+def pixels_of(data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image)
+
+
 @pytest.mark.slow
 def test_10_000_images_in_a_bucket_two_workers_killed_twice_are_complete_and_correct(bucket_server: S3Server) -> None:
+    faulthandler.dump_traceback_later(1500, exit=True)  # not pytest's five minutes
     url = bucket_server.bucket("archive")
-    store = Store(f"{url}/in")
-    bad = {"empty": b"", "text": b"no picture", "cut": encoded(picture(1, (40, 40)))[:150]}
-    for i in range(10_000):
-        store.write(f"{i % 10}/{i:05d}.png", encoded(picture(i, (6 + i % 5, 5))))
-    for name, data in bad.items():
-        store.write(f"bad/{name}.png", data)
+    files = {f"in/{i % 10}/{i:05d}.png": encoded(picture(i, (6 + i % 5, 5))) for i in range(10_000)}
+    kinds = {f"in/kinds/{name}": data for name, data in every_kind().items()}
+    header = png.chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0))
+    bad = {
+        "empty.png": b"",
+        "text.jpg": b"no picture",
+        "cut.png": encoded(picture(1, (40, 40)))[:150],
+        "cut.jpg": encoded(picture(1, (90, 90)), "JPEG")[:1500],
+        "flipped.png": bytes(byte ^ (i == 60) for i, byte in enumerate(encoded(picture(1, (40, 40))))),
+        "bomb.png": png.SIGNATURE + header + png.chunk(b"IDAT", b"") + png.chunk(b"IEND", b""),
+        "film.mp4": b"\0\0\0 ftypisom",
+        "shard.tar": b"no tar",
+        "rows.parquet": b"no parquet",
+        "notes.txt": b"beside the pictures",
+    }
+    bucket_server.fill("archive", [*files.items(), *kinds.items(), *((f"in/bad/{name}", data) for name, data in bad.items())])
     command = [sys.executable, "-m", "jobs.cli", "images", f"{url}/in", f"{url}/out", "--model", "nearest-x2",
-               "--workers", "2", "--device", "cpu", "--json"]  # fmt: skip
+               "--workers", "2", "--device", "cpu", "--output", "parquet"]  # fmt: skip
+    commits = Store(f"{url}/out/_swinir/commits")
     rng = np.random.default_rng()
-    for _ in range(2):
-        job = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
-        time.sleep(float(rng.uniform(15, 40)))
+    for before in (0, 15):
+        job = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        enough = before + int(rng.integers(1, 12))
+        deadline = time.monotonic() + 300
+        while sum(1 for _ in commits.list()) < enough:
+            assert job.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(rng.uniform(0.2, 1.5))
         os.killpg(job.pid, signal.SIGKILL)
-        job.wait(30)
-    assert subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=False).returncode == 3
+        assert job.wait(30) == -signal.SIGKILL
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False, timeout=900)
+    assert done.returncode == 3
 
     out = Store(f"{url}/out")
     rows = pq.read_table(io.BytesIO(out.read("_index.parquet"))).to_pylist()
-    assert [row["key"] for row in rows] == sorted({row["key"] for row in rows})
-    assert len(rows) == 10_003
-    assert sum(row["status"] == "ok" for row in rows) == 10_000
+    everything = {*files, *kinds, *(f"in/bad/{name}" for name in bad)}
+    aside = {"in/bad/shard.tar": "in/bad/shard.tar/", "in/bad/rows.parquet": "in/bad/rows.parquet/"}
+    assert [f"in/{row['key']}" for row in rows] == sorted(aside.get(key, key) for key in everything)
+    status = {row["key"]: row["status"] for row in rows}
+    assert {key: status[key] for key in status if key.startswith("bad/")} == {
+        "bad/empty.png": "decode_error", "bad/text.jpg": "decode_error", "bad/cut.png": "decode_error",
+        "bad/cut.jpg": "decode_error", "bad/flipped.png": "decode_error", "bad/bomb.png": "too_large",
+        "bad/film.mp4": "unsupported", "bad/shard.tar/": "read_error", "bad/rows.parquet/": "read_error",
+        "bad/notes.txt": "skipped",
+    }  # fmt: skip
+    assert {row["status"] for row in rows if not row["key"].startswith(("bad/", "kinds/"))} == {"ok"}
+    counts = Counter(status.values())
+    assert done.stdout.splitlines()[-1] == f"{len(rows)} images: " + ", ".join(f"{s} {n}" for s, n in sorted(counts.items()))
+    digests = {row["key"]: row["output_sha256"] for row in rows}
+    for name in sorted({row["output"] for row in rows if row["output"]}):
+        for row in pq.read_table(io.BytesIO(out.read(name))).to_pylist():
+            data = row["image"]["bytes"]
+            assert hashlib.sha256(data).hexdigest() == digests[row["key"]]
+            if f"in/{row['key']}" in files:
+                assert np.array_equal(pixels_of(data), pixels_of(files[f"in/{row['key']}"]).repeat(2, 0).repeat(2, 1))
+
+    # One process that nobody killed writes the same.
+    config = ImagesConfig(model="nearest-x2", device="cpu", output="parquet")
+    upscale_images(f"{url}/in", f"{url}/calm", config, local.run_units, PlainListener("images"))
+    calm = Store(f"{url}/calm")
+    names = sorted(name for name in out.list() if not name.startswith(("_swinir/", "_report")))
+    assert names == sorted(name for name in calm.list() if not name.startswith(("_swinir/", "_report")))
+    assert [name for name in names if out.read(name) != calm.read(name)] == []
