@@ -1,4 +1,4 @@
-"""Runs units in this process, one after the other: for debugging and for tests."""
+"""Runs units in this process, as one worker does: for debugging and for tests."""
 
 from __future__ import annotations
 
@@ -7,19 +7,26 @@ from collections.abc import Callable, Generator, Iterable
 
 from pipeline.driver import Event, Opened, Outcome, Placed, Reported, RunOptions, Signal, run_on_pool
 from pipeline.ledger import Ledger
+from pipeline.stages import ahead
 from pipeline.units import Unit, Workload
 from pipeline.worker import Report, Worker
+
+UNHEARD = 1 << 20  # reports
 
 
 def run_units(
     units: Iterable[Unit], workload: Workload, ledger: Ledger, options: RunOptions, on_event: Callable[[Event], None]
 ) -> Outcome:
     """As ``cluster.run_units``, but a unit that hangs hangs, and one that kills its process kills this one."""
-    return run_on_pool(_LocalPool(workload, ledger), units, workload, ledger, options, on_event)
+    pool = _LocalPool(workload, ledger)
+    try:
+        return run_on_pool(pool, units, workload, ledger, options, on_event)
+    finally:
+        pool.close()
 
 
 class _LocalPool:
-    """One worker at a time, whose units advance by one report per poll."""
+    """One worker at a time. Its oldest unit is heard of, while the next one works ahead in a thread."""
 
     def __init__(self, workload: Workload, ledger: Ledger) -> None:
         self._workload = workload
@@ -38,13 +45,14 @@ class _LocalPool:
 
     def kill(self, worker: int) -> None:
         if worker == self._number:
+            self.close()
             self._worker = None
-            self._running.clear()
             self._signals.clear()
 
     def assign(self, worker: int, unit: Unit) -> None:
         assert self._worker is not None
-        self._running[unit.id] = self._worker.run(unit)
+        self._running[unit.id] = reports = ahead(self._worker.run(unit), UNHEARD)
+        self._signals.append(Reported(self._number, unit.id, next(reports)))  # which has it begin
 
     def poll(self, timeout_s: float) -> list[Signal]:
         if self._signals:
@@ -58,3 +66,8 @@ class _LocalPool:
         else:
             time.sleep(timeout_s)  # everything waits for its next attempt
         return []
+
+    def close(self) -> None:
+        for reports in self._running.values():
+            reports.close()
+        self._running.clear()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -81,28 +83,29 @@ def check(before: Pixels, after: Pixels) -> tuple[float, float]:
     """
     height, width, channels = before.shape
     has_alpha = channels in (2, 4)
-    squares, sums, counts = (np.zeros(channels) for _ in range(3))
+    squares, sums, counts = np.zeros(1), np.zeros(channels), np.zeros(channels)
 
-    def compare(top: int, reduced: Pixels) -> None:
-        """Rows of the reduced output, as floats of 8-bit codes, against those of ``before``."""
-        truth = before[top : top + len(reduced)]
-        difference = reduced - truth / np.float32(np.iinfo(before.dtype).max / 255)
-        seen = np.full(channels, float(truth.shape[0] * width))
+    def compare(top: int, difference: NDArray[Any]) -> None:
+        """By how many 8-bit codes rows of the reduced output are above those of ``before``."""
+        seen = np.full(channels, float(len(difference) * width))
         if has_alpha:
-            hidden = truth[..., -1] == 0
+            hidden = before[top : top + len(difference), :, -1] == 0
             difference[hidden, :-1] = 0
             seen[:-1] -= np.count_nonzero(hidden)
-        squares[:] += np.square(difference).sum(axis=(0, 1), dtype=np.float64)
-        sums[:] += difference.sum(axis=(0, 1), dtype=np.float64)
+        exact = np.int64 if difference.dtype == np.int16 else np.float64
+        squares[0] += np.square(difference, dtype=np.int32 if exact is np.int64 else None).sum(dtype=exact)
+        sums[:] += [difference[..., channel].sum(dtype=exact) for channel in range(channels)]  # far faster than by axes
         counts[:] += seen
 
     if after.dtype == np.uint8 and after.size <= FEW_SAMPLES:
         channels_of = [after[..., :3]] if channels == 3 else [after[..., i : i + 1] for i in range(channels)]
-        compare(0, np.concatenate([_reduced(part, (width, height)) for part in channels_of], axis=-1))
+        reduced = np.concatenate([_reduced(part, (width, height)) for part in channels_of], axis=-1)
+        compare(0, reduced.astype(np.int16) - before)
     else:
 
         def compare_band(top: int, band: Tensor) -> None:
-            compare(top, 255 * band[0].clamp(0, 1).movedim(0, -1).numpy())
+            codes = 255 * band[0].clamp(0, 1).movedim(0, -1).numpy()
+            compare(top, codes - before[top : top + len(codes)] / np.float32(np.iinfo(before.dtype).max / 255))
 
         resample_pixels(after[None], (height, width), CUBIC, compare_band)
     mean_square = squares.sum() / counts.sum() / 255**2 if counts.any() else 0.0
@@ -114,7 +117,7 @@ def check(before: Pixels, after: Pixels) -> tuple[float, float]:
 def _reduced(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     """(H, W, 1 or 3) uint8 to ``size`` (width, height) by Pillow's bicubic: MATLAB's but for roundings, and faster."""
     image = Image.fromarray(np.ascontiguousarray(pixels if pixels.shape[2] == 3 else pixels[..., 0]))
-    reduced = np.asarray(image.resize(size, Image.Resampling.BICUBIC), np.float32)
+    reduced = np.asarray(image.resize(size, Image.Resampling.BICUBIC))
     return reduced.reshape(*reduced.shape[:2], -1)
 
 
