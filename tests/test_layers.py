@@ -26,7 +26,7 @@ ORDER = [
     "dataset.tar", "dataset.parquet", "dataset.sources", "dataset.shards", "dataset.exif", "dataset.deep", "dataset.png",
     "dataset.picture", "dataset.animation", "dataset.images", "dataset.encoding", "dataset.hidden", "dataset.bands",
     "dataset.enlarge", "dataset.names", "dataset.index", "dataset.containers", "dataset.outputs", "dataset.sheet",
-    "dataset.workload", "dataset.card",
+    "dataset.streamed", "dataset.workload", "dataset.card",
     "dataset.job", "video.cuts", "video.packing", "video.frames", "video.hdr", "video.header", "video.tags",
     "video.decoder", "video.combing", "video.cropping", "video.scenes", "video.times", "video.truncation", "video.timeline",
     "video.clock", "video.fields", "video.matroska", "video.packets", "video.probe", "video.quicktime", "video.sequence",

@@ -35,7 +35,7 @@ PICTURES = pa.schema(
 class Container(Protocol):
     """A file being written. The same pictures in the same order give the same bytes."""
 
-    def add(self, row: Row, data: bytes) -> None: ...
+    def add(self, row: Row, data: bytes | Path) -> None: ...
     def close(self) -> None: ...
 
 
@@ -56,11 +56,11 @@ class ParquetContainer:
             write_batch_size=1,  # the size of a page is looked at after so many values
         )
 
-    def add(self, row: Row, data: bytes) -> None:
-        if len(data) > VALUE_BYTES:
-            raise OutputError(
-                f"{row.key}: the result has {len(data)} bytes, more than a Parquet value can; use --output files or webdataset"
-            )
+    def add(self, row: Row, data: bytes | Path) -> None:
+        num_bytes = len(data) if isinstance(data, bytes) else data.stat().st_size
+        if num_bytes > VALUE_BYTES:
+            raise OutputError(f"{row.key}: the result has {num_bytes} bytes, more than a Parquet value can")
+        data = data if isinstance(data, bytes) else data.read_bytes()
         if self._rows and self._num_bytes + len(data) > self._limit:
             self._flush()
         self._rows.append((row, data))
@@ -86,18 +86,23 @@ class TarContainer:
     def __init__(self, path: Path) -> None:
         self._tar = tarfile.open(path, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115  (close closes it)
 
-    def add(self, row: Row, data: bytes) -> None:
+    def add(self, row: Row, data: bytes | Path) -> None:
         name = sample_name(row.key)
-        self._write(f"{name}.{row.output_format}", data)
-        self._write(f"{name}.json", json.dumps(_facts(row), sort_keys=True, ensure_ascii=False).encode())
+        if isinstance(data, bytes):
+            self._write(f"{name}.{row.output_format}", io.BytesIO(data), len(data))
+        else:
+            with data.open("rb") as file:
+                self._write(f"{name}.{row.output_format}", file, data.stat().st_size)
+        facts = json.dumps(_facts(row), sort_keys=True, ensure_ascii=False).encode()
+        self._write(f"{name}.json", io.BytesIO(facts), len(facts))
 
     def close(self) -> None:
         self._tar.close()
 
-    def _write(self, name: str, data: bytes) -> None:
+    def _write(self, name: str, file: BinaryIO, num_bytes: int) -> None:
         member = tarfile.TarInfo(name)  # of time 0, owner 0, and mode 0644
-        member.size = len(data)
-        self._tar.addfile(member, io.BytesIO(data))
+        member.size = num_bytes
+        self._tar.addfile(member, file)
 
 
 def _facts(row: Row) -> dict[str, str | int | None]:

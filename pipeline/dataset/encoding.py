@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -32,7 +32,7 @@ def write_picture(picture: Picture, pixels: Pixels, encoding: Encoding, more: Se
     height, width = pixels.shape[:2]
     metadata = picture.metadata
     block = exif.with_size(metadata.exif, width, height) if metadata.exif else None
-    kind = format_for(picture, pixels, encoding)
+    kind = format_for(picture, pixels.shape, pixels.dtype, encoding)
     if more:
         kind = "WEBP" if kind == "WEBP" else "PNG"
         options = {"compress_level": encoding.png_level} if kind == "PNG" else _options(kind, picture, block, encoding)
@@ -48,11 +48,17 @@ def write_picture(picture: Picture, pixels: Pixels, encoding: Encoding, more: Se
     return data, ENDINGS[kind]
 
 
-def format_for(picture: Picture, pixels: Pixels, encoding: Encoding) -> str:
-    """Pillow's name of the format that holds all of a result."""
+def open_png(file: BinaryIO, picture: Picture, shape: tuple[int, ...], encoding: Encoding) -> png.Writer:
+    """The file that ``write_picture`` makes of a large picture, for a result (H, W, C) that comes in rows."""
+    block = exif.with_size(picture.metadata.exif, shape[1], shape[0]) if picture.metadata.exif else None
+    return png.Writer(file, shape, picture.pixels.dtype, encoding.png_level, _extra(picture, block))
+
+
+def format_for(picture: Picture, shape: tuple[int, ...], dtype: np.dtype[Any], encoding: Encoding) -> str:
+    """Pillow's name of the format that holds all of a result (H, W, C)."""
     asked = picture.format if encoding.format == "same" else encoding.format.upper()
-    alpha, deep = pixels.shape[2] in (2, 4), pixels.dtype == np.uint16
-    if asked not in LONGEST_SIDE or deep or max(pixels.shape[:2]) > LONGEST_SIDE[asked]:
+    alpha, deep = shape[2] in (2, 4), dtype == np.uint16
+    if asked not in LONGEST_SIDE or deep or max(shape[:2]) > LONGEST_SIDE[asked]:
         return "PNG"
     if asked == "JPEG" and (alpha or not _fits_jpeg(picture.metadata)):
         return "PNG"
@@ -81,7 +87,7 @@ def _options(kind: str, picture: Picture, block: bytes | None, encoding: Encodin
 def _png(pixels: Pixels, level: int, picture: Picture, block: bytes | None) -> bytes:
     extra = _extra(picture, block)
     if pixels.dtype == np.uint16 or pixels.nbytes > PILLOW_BYTES:
-        return png.with_chunks(png.encode(pixels, level), extra)
+        return png.encode(pixels, level, extra)
     out = io.BytesIO()
     with Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels) as image:
         image.save(out, "PNG", compress_level=level)

@@ -14,11 +14,11 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.config import ImagesConfig
-from pipeline.dataset.bands import Resampler, Store, resample_pixels
+from pipeline.dataset.bands import ROWS, Resampler, Store, resample_pixels
 from pipeline.dataset.hidden import filled
 from pipeline.dataset.picture import Pixels
 from swinir.resize import CUBIC, LANCZOS3
-from swinir.upscaler import Upscaler, to_codes
+from swinir.upscaler import Upscaler, as_floats, to_codes
 
 # Pictures with a side under this many pixels get a mirrored border, edge repeated, before a network: on 40 pixel crops of Set5
 # lightweight-x2's mean squared error in the outer 4 pixels, against the truth, is 112.9 7.3 45.7 (butterfly bird head) with it,
@@ -61,57 +61,110 @@ def enlarge_many(
     shape = size[::-1]
     out = np.empty((num, *shape, channels), pixels.dtype)
     if channels in (1, 3):
-        _through_model(upscaler, pixels, out, on_band)
+        _through_model(upscaler, pixels, shape, _storing(out), on_band)
         return list(out)
-    colours, alpha = pixels[..., :-1], pixels[..., -1:]
-    if _mixes_pixels(upscaler, pixels, shape):
-        colours = np.stack([filled(*pair) for pair in zip(colours, alpha[..., 0], strict=True)])
-    _through_model(upscaler, colours, out[..., :-1], on_band)
-    if upscaler.in_chans:
-        resample_pixels(alpha, shape, CUBIC, _storing(out[..., -1:]))
-    else:
-        _through_model(upscaler, alpha, out[..., -1:], on_band)
+    _through_model(upscaler, _colours(upscaler, pixels, shape), shape, _storing(out[..., :-1]), on_band)
+    _enlarge_alpha(upscaler, pixels[..., -1:], shape, _storing(out[..., -1:]), on_band)
     return list(out)
 
 
-def check(before: Pixels, after: Pixels) -> tuple[float, float]:
-    """Two numbers to find results by that went wrong, without the truth: (PSNR in dB, colour drift in 8-bit codes).
+def enlarge_in_bands(
+    upscaler: Upscaler, pixels: Pixels, size: tuple[int, int], give: Callable[[int, Pixels], None], on_band: Callable[[], None]
+) -> None:
+    """As ``enlarge``, for a result that is not to be held, but for its alpha.
 
-    The PSNR is of ``after``, reduced to the size of ``before`` as the model's training pictures were, against it, at most
-    ``BEST_PSNR_DB``; the drift is the largest difference between the means of a channel. What is fully transparent before does
-    not count, but in alpha.
+    ``give`` takes the first row and (rows, W, C) codes, from the top, and from the top again where memory ran out on the way.
     """
-    height, width, channels = before.shape
-    has_alpha = channels in (2, 4)
-    squares, sums, counts = np.zeros(1), np.zeros(channels), np.zeros(channels)
+    shape = size[::-1]
+    if pixels.shape[2] in (1, 3):
+        _through_model(upscaler, pixels[None], shape, lambda top, band: give(top, to_codes(band, pixels.dtype)[0]), on_band)
+        return
+    alpha = np.empty((1, *shape, 1), pixels.dtype)
+    _enlarge_alpha(upscaler, pixels[None, ..., -1:], shape, _storing(alpha), on_band)
 
-    def compare(top: int, difference: NDArray[Any]) -> None:
-        """By how many 8-bit codes rows of the reduced output are above those of ``before``."""
-        seen = np.full(channels, float(len(difference) * width))
-        if has_alpha:
-            hidden = before[top : top + len(difference), :, -1] == 0
+    def give_both(top: int, band: Tensor) -> None:
+        colours = to_codes(band, pixels.dtype)[0]
+        give(top, np.concatenate([colours, alpha[0, top : top + len(colours)]], axis=2))
+
+    _through_model(upscaler, _colours(upscaler, pixels[None], shape), shape, give_both, on_band)
+
+
+def _colours(upscaler: Upscaler, pixels: Pixels, shape: tuple[int, int]) -> Pixels:
+    """Those of (N, H, W, 2 or 4), as the model is to see them."""
+    colours, alpha = pixels[..., :-1], pixels[..., -1]
+    if not _mixes_pixels(upscaler, pixels, shape):
+        return colours
+    return np.stack([filled(*pair) for pair in zip(colours, alpha, strict=True)])
+
+
+def _enlarge_alpha(
+    upscaler: Upscaler, alpha: Pixels, shape: tuple[int, int], store: Store, on_band: Callable[[], None] | None
+) -> None:
+    if upscaler.in_chans:
+        resample_pixels(alpha, shape, CUBIC, store)
+    else:
+        _through_model(upscaler, alpha, shape, store, on_band)
+
+
+def check(before: Pixels, after: Pixels) -> tuple[float, float]:
+    """Two numbers to find results by that went wrong, without the truth; see ``Comparison``."""
+    comparison = Comparison(before, (after.shape[1], after.shape[0]))
+    if after.dtype == np.uint8 and after.size <= FEW_SAMPLES:
+        channels, size = before.shape[2], (before.shape[1], before.shape[0])
+        channels_of = [after[..., :3]] if channels == 3 else [after[..., i : i + 1] for i in range(channels)]
+        reduced = np.concatenate([_reduced(part, size) for part in channels_of], axis=-1)
+        comparison.count(0, reduced.astype(np.int16) - before)
+    else:
+        for top in range(0, len(after), ROWS):
+            comparison.add(top, after[top : top + ROWS])
+    return comparison.result()
+
+
+class Comparison:
+    """Of a picture ``before`` with its result of ``size`` (width, height), which may come in bands.
+
+    The PSNR, in dB, is of the result, reduced to the size of ``before`` as the model's training pictures were, against it, at
+    most ``BEST_PSNR_DB``; the colour drift is the largest difference between the means of a channel, in 8-bit codes. What is
+    fully transparent before does not count, but in alpha.
+    """
+
+    def __init__(self, before: Pixels, size: tuple[int, int]) -> None:
+        height, width, self._channels = before.shape
+        self._before = before
+        self._resampler = Resampler(size[::-1], (height, width), CUBIC, self._count_band)
+        self._squares = 0.0
+        self._sums, self._counts = np.zeros(self._channels), np.zeros(self._channels)
+
+    def add(self, top: int, codes: Pixels) -> None:
+        """Rows (rows, W, C) of the result from ``top`` on; 0 begins anew."""
+        if top == 0:
+            self._squares, self._sums, self._counts = 0.0, np.zeros(self._channels), np.zeros(self._channels)
+        self._resampler.add(top, as_floats(torch.from_numpy(np.ascontiguousarray(np.moveaxis(codes[None], -1, 1)))))
+
+    def count(self, top: int, difference: NDArray[Any]) -> None:
+        """By how many 8-bit codes rows of the reduced result are above those of ``before``."""
+        seen = np.full(self._channels, float(difference.shape[0] * difference.shape[1]))
+        if self._channels in (2, 4):
+            hidden = self._before[top : top + len(difference), :, -1] == 0
             difference[hidden, :-1] = 0
             seen[:-1] -= np.count_nonzero(hidden)
         exact = np.int64 if difference.dtype == np.int16 else np.float64
-        squares[0] += np.square(difference, dtype=np.int32 if exact is np.int64 else None).sum(dtype=exact)
-        sums[:] += [difference[..., channel].sum(dtype=exact) for channel in range(channels)]  # far faster than by axes
-        counts[:] += seen
+        self._squares += float(np.square(difference, dtype=np.int32 if exact is np.int64 else None).sum(dtype=exact))
+        # far faster than by axes
+        self._sums += [difference[..., channel].sum(dtype=exact) for channel in range(self._channels)]
+        self._counts += seen
 
-    if after.dtype == np.uint8 and after.size <= FEW_SAMPLES:
-        channels_of = [after[..., :3]] if channels == 3 else [after[..., i : i + 1] for i in range(channels)]
-        reduced = np.concatenate([_reduced(part, (width, height)) for part in channels_of], axis=-1)
-        compare(0, reduced.astype(np.int16) - before)
-    else:
+    def result(self) -> tuple[float, float]:
+        """(PSNR in dB, colour drift)."""
+        mean_square = self._squares / self._counts.sum() / 255**2 if self._counts.any() else 0.0
+        psnr_db = -10 * math.log10(mean_square) if mean_square > 0 else BEST_PSNR_DB
+        drift = float(np.abs(self._sums / np.maximum(self._counts, 1)).max())
+        return round(min(psnr_db, BEST_PSNR_DB), 2), round(drift, 3)
 
-        def compare_band(top: int, band: Tensor) -> None:
-            codes = 255 * band[0].clamp(0, 1).movedim(0, -1).numpy()
-            compare(top, codes - before[top : top + len(codes)] / np.float32(np.iinfo(before.dtype).max / 255))
-
-        resample_pixels(after[None], (height, width), CUBIC, compare_band)
-    mean_square = squares.sum() / counts.sum() / 255**2 if counts.any() else 0.0
-    psnr_db = -10 * math.log10(mean_square) if mean_square > 0 else BEST_PSNR_DB
-    drift = float(np.abs(sums / np.maximum(counts, 1)).max())
-    return round(min(psnr_db, BEST_PSNR_DB), 2), round(drift, 3)
+    def _count_band(self, top: int, band: Tensor) -> None:
+        codes = 255 * band[0].clamp(0, 1).movedim(0, -1).numpy()
+        peak = np.float32(np.iinfo(self._before.dtype).max / 255)
+        self.count(top, codes - self._before[top : top + len(codes)] / peak)
 
 
 def _reduced(pixels: Pixels, size: tuple[int, int]) -> Pixels:
@@ -127,8 +180,10 @@ def _mixes_pixels(upscaler: Upscaler, pixels: Pixels, shape: tuple[int, int]) ->
     return shape != native or not upscaler.name.startswith(("identity", "nearest"))
 
 
-def _through_model(upscaler: Upscaler, pixels: Pixels, out: Pixels, on_band: Callable[[], None] | None) -> None:
-    """(N, H, W, C) codes, through the model and to the size of ``out``."""
+def _through_model(
+    upscaler: Upscaler, pixels: Pixels, shape: tuple[int, int], store: Store, on_band: Callable[[], None] | None
+) -> None:
+    """(N, H, W, C) codes, through the model and to the size ``shape`` (height, width)."""
     height, width = pixels.shape[1:3]
     margin = PADDING if upscaler.in_chans and min(height, width) < SMALL_SIDE else 0
     if margin:
@@ -136,9 +191,7 @@ def _through_model(upscaler: Upscaler, pixels: Pixels, out: Pixels, on_band: Cal
     elif not pixels.flags.writeable:  # which PyTorch does not take
         pixels = pixels.copy()
     scale = upscaler.scale
-    resampler = Resampler(
-        (height * scale, width * scale), (out.shape[1], out.shape[2]), LANCZOS3, _storing(out), margin * scale
-    )
+    resampler = Resampler((height * scale, width * scale), shape, LANCZOS3, store, margin * scale)
 
     def add(top: int, band: Tensor) -> None:
         resampler.add(top, band)

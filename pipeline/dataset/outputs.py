@@ -36,8 +36,9 @@ class Output(Protocol):
     def __enter__(self) -> Self: ...
     def __exit__(self, *error: object) -> None: ...
 
-    def add(self, row: Row, data: bytes) -> str:
-        """Take the encoded picture of ``row``; the path, in the destination, of the file that will hold it.
+    def add(self, row: Row, data: bytes | Path) -> str:
+        """Take the encoded picture of ``row``, or its file, which stays until ``close``; the path, in the destination, of the
+        file that will hold it.
 
         Uploads go on meanwhile; the error of an earlier one is raised here.
         """
@@ -68,9 +69,12 @@ class FilesOutput:
     def __exit__(self, *error: object) -> None:
         self._uploads.abandon()
 
-    def add(self, row: Row, data: bytes) -> str:
+    def add(self, row: Row, data: bytes | Path) -> str:
         path = file_path(row.key, f".{row.output_format}")
-        self._uploads.start(len(data), lambda: self._out.write(path, data))
+        if isinstance(data, Path):
+            self._uploads.start(0, lambda: self._out.upload(data, path))
+        else:
+            self._uploads.start(len(data), lambda: self._out.write(path, data))
         return path
 
     def close(self) -> list[dict[str, Any]]:
@@ -105,8 +109,9 @@ class PackedOutput:
             self._container.close()
         self._uploads.abandon()
 
-    def add(self, row: Row, data: bytes) -> str:
-        size_bytes = len(data) + 4096 + 8 * len(row.key.encode("utf-8", "surrogateescape"))  # no header or JSON is larger
+    def add(self, row: Row, data: bytes | Path) -> str:
+        num_bytes = len(data) if isinstance(data, bytes) else data.stat().st_size
+        size_bytes = num_bytes + 4096 + 8 * len(row.key.encode("utf-8", "surrogateescape"))  # no header or JSON is larger
         if self._container is not None and self._num_bytes + size_bytes > self._limit:
             self._store()
         if self._container is None:

@@ -5,10 +5,11 @@ Sections of the PNG specification, third edition, 2025: 5 (chunks), 9 (filters),
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,25 +97,52 @@ def with_chunks(data: bytes, extra: bytes) -> bytes:
     return b"".join((data[:HEADER_END], extra, data[HEADER_END:]))
 
 
-def encode(pixels: NDArray[Any], level: int) -> bytes:
-    """(H, W, C) uint8 or uint16, C 1 to 4 -> a file with nothing but the pixels; one band of them in memory beside it."""
-    height, width, channels = pixels.shape
-    depth = pixels.dtype.itemsize
-    header = struct.pack(">IIBBBBB", width, height, 8 * depth, COLOUR_TYPES[channels], 0, 0, 0)
-    parts = [SIGNATURE, chunk(b"IHDR", header)]
-    deflate = zlib.compressobj(level, zlib.DEFLATED, 15, 9, zlib.Z_FILTERED if level else zlib.Z_DEFAULT_STRATEGY)
-    step = channels * depth
-    above = np.zeros((1, width * step), np.uint8)
-    rows = max(1, BAND_BYTES // (width * step))
-    for top in range(0, height, rows):
-        band = np.ascontiguousarray(pixels[top : top + rows].astype(pixels.dtype.newbyteorder(">"), copy=False))
-        lines = band.view(np.uint8).reshape(len(band), -1)
-        packed = deflate.compress(_filtered(lines, np.concatenate([above, lines[:-1]]), step).tobytes())
+class Writer:
+    """A PNG file that grows by rows: (H, W, C) uint8 or uint16, C 1 to 4, and ``extra`` chunks behind its header.
+
+    The bytes do not depend on how many rows come at once.
+    """
+
+    def __init__(self, file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any], level: int, extra: bytes = b"") -> None:
+        height, width, channels = shape
+        header = struct.pack(">IIBBBBB", width, height, 8 * dtype.itemsize, COLOUR_TYPES[channels], 0, 0, 0)
+        self._file, self._dtype = file, dtype.newbyteorder(">")
+        self._deflate = zlib.compressobj(level, zlib.DEFLATED, 15, 9, zlib.Z_FILTERED if level else zlib.Z_DEFAULT_STRATEGY)
+        self._step = channels * dtype.itemsize
+        self._above = np.zeros((1, width * self._step), np.uint8)
+        self._rows = max(1, BAND_BYTES // (width * self._step))
+        self._waiting = np.empty((0, width, channels), dtype)
+        file.write(SIGNATURE + chunk(b"IHDR", header) + extra)
+
+    def write(self, pixels: NDArray[Any]) -> None:
+        """The next rows."""
+        pixels = np.concatenate([self._waiting, pixels]) if len(self._waiting) else pixels
+        whole = len(pixels) - len(pixels) % self._rows
+        for top in range(0, whole, self._rows):
+            self._write(pixels[top : top + self._rows])
+        self._waiting = pixels[whole:].copy()
+
+    def close(self) -> None:
+        """Write what ends the file, which stays open."""
+        if len(self._waiting):
+            self._write(self._waiting)
+        self._file.write(chunk(b"IDAT", self._deflate.flush()) + chunk(b"IEND", b""))
+
+    def _write(self, pixels: NDArray[Any]) -> None:
+        lines = np.ascontiguousarray(pixels.astype(self._dtype, copy=False)).view(np.uint8).reshape(len(pixels), -1)
+        packed = self._deflate.compress(_filtered(lines, np.concatenate([self._above, lines[:-1]]), self._step).tobytes())
         if packed:
-            parts.append(chunk(b"IDAT", packed))
-        above = lines[-1:]
-    parts += [chunk(b"IDAT", deflate.flush()), chunk(b"IEND", b"")]
-    return b"".join(parts)
+            self._file.write(chunk(b"IDAT", packed))
+        self._above = lines[-1:].copy()
+
+
+def encode(pixels: NDArray[Any], level: int, extra: bytes = b"") -> bytes:
+    """(H, W, C) uint8 or uint16, C 1 to 4 -> a file with the pixels and the ``extra`` chunks."""
+    out = io.BytesIO()
+    writer = Writer(out, pixels.shape, pixels.dtype, level, extra)
+    writer.write(pixels)
+    writer.close()
+    return out.getvalue()
 
 
 def _filtered(lines: NDArray[np.uint8], above: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:

@@ -6,7 +6,7 @@ import hashlib
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from pipeline.config import ImagesConfig
+from pipeline.dataset.containers import VALUE_BYTES
 from pipeline.dataset.encoding import write_picture
 from pipeline.dataset.enlarge import check, enlarge_many, target_size
 from pipeline.dataset.images import read_picture
@@ -26,6 +27,7 @@ from pipeline.dataset.outputs import open_output
 from pipeline.dataset.picture import Encoding, Limits, Picture, PictureError, Pixels
 from pipeline.dataset.shards import read_list
 from pipeline.dataset.sources import Item, Source, is_side_file, open_source, read_ahead
+from pipeline.dataset.streamed import enlarge_to_file, is_large
 from pipeline.errors import MediaError
 from pipeline.stages import ahead, in_parallel, pulsed
 from pipeline.storage import Store
@@ -91,11 +93,14 @@ class _Job:
     picture: Picture | None = None
     size: tuple[int, int] = (0, 0)
     large: list[Pixels] = field(default_factory=list, repr=False)
-    data: bytes = field(default=b"", repr=False)
+    data: bytes = field(default=b"", repr=False)  # of the result
+    source: bytes = field(default=b"", repr=False)  # of a picture that is to go by itself, from file to file
 
     @property
     def num_samples(self) -> int:
         """Of the result."""
+        if self.source:
+            return WINDOW_SAMPLES
         frames = self.picture.frames if self.picture else ()
         return sum(self.size[0] * self.size[1] * frame.shape[2] for frame in frames)
 
@@ -103,7 +108,7 @@ class _Job:
     def num_bytes(self) -> int:
         """Of its pixels."""
         before = self.picture.frames if self.picture else ()
-        return sum(pixels.nbytes for pixels in (*before, *self.large))
+        return len(self.source) + sum(pixels.nbytes for pixels in (*before, *self.large))
 
 
 class ShardRunner:
@@ -112,6 +117,7 @@ class ShardRunner:
     def __init__(self, workload: ShardWorkload, upscaler: Upscaler, batch: int = 1) -> None:
         self._job, self._upscaler, self._batch = workload, upscaler, batch
         self._model_lock = threading.Lock()
+        self._large_lock = threading.Lock()  # of one picture that is streamed, for whichever unit
         self._num_bands = 0  # that came out of the model, for whichever unit
         config = workload.config
         self._limits = Limits(config.bomb_pixels, config.min_side, config.max_pixels, config.animated)
@@ -143,7 +149,7 @@ class ShardRunner:
                 )
             )
             enlarged = stack.enter_context(
-                closing(ahead(self._enlarged(decoded), WINDOW_PICTURES, lambda job: job.num_bytes, QUEUE_BYTES))
+                closing(ahead(self._enlarged(decoded, scratch), WINDOW_PICTURES, lambda job: job.num_bytes, QUEUE_BYTES))
             )
             # The tasks in the pool wait for nothing, so decoding and encoding may share it.
             encoded = in_parallel(pool, self._encoded, enlarged, CODEC_THREADS)
@@ -191,6 +197,11 @@ class ShardRunner:
     def _read(self, row: Row, data: bytes | None) -> _Job:
         if row.status or data is None:
             return _Job(row)
+        if is_large(data, self._upscaler.scale, self._job.config):
+            return _Job(row, source=data)
+        return self._decode(row, data)
+
+    def _decode(self, row: Row, data: bytes) -> _Job:
         try:
             picture = read_picture(data, self._limits)
         except PictureError as error:
@@ -199,9 +210,13 @@ class ShardRunner:
         size = target_size(width, height, self._upscaler.scale, self._job.config)
         return _Job(replace(row, width=width, height=height, format=picture.format), picture, size)
 
-    def _enlarged(self, jobs: Iterator[_Job]) -> Iterator[_Job]:
+    def _enlarged(self, jobs: Iterator[_Job], scratch: Path) -> Iterator[_Job]:
         """The same jobs in the same order; those of a window that have one shape and depth go through the model together."""
         for window in windows(jobs):
+            for job in window:
+                if job.source:
+                    with self._large_lock:
+                        self._stream(job, scratch)
             groups: dict[object, list[tuple[_Job, Pixels]]] = {}
             for job in window:
                 for pixels in job.picture.frames if job.picture else ():
@@ -227,6 +242,28 @@ class ShardRunner:
         for (job, _), pixels in zip(group, large, strict=True):
             job.large.append(pixels)
 
+    def _stream(self, job: _Job, scratch: Path) -> None:
+        """All that happens to a large picture; its result lies in ``scratch`` under the digest of its source."""
+        found = self._decode(job.row, job.source)
+        job.row, job.source = found.row, b""
+        if found.picture is None:
+            return
+        path = scratch / job.row.source_sha256
+        try:
+            with self._model_lock, threads_for(self._upscaler):
+                ending, *figures = enlarge_to_file(
+                    self._upscaler, found.picture, found.size, self._encoding, path, self._count_band
+                )
+        except (MemoryError, FloatingPointError) as error:
+            job.row = replace(job.row, status="model_error", error=" ".join(str(error).split()))
+            return
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        job.row = as_done(job.row, sha256, path.stat().st_size, found.size, ending, figures)
+        if self._job.config.output == "parquet" and path.stat().st_size > VALUE_BYTES:
+            reason = f"the result has {path.stat().st_size} bytes, more than a value in Parquet can; use another --output"
+            job.row = replace(found.row, status="too_large", error=reason)
+
     def _count_band(self) -> None:
         self._num_bands += 1
 
@@ -236,20 +273,26 @@ class ShardRunner:
         checks = [check(*pair) for pair in zip(job.picture.frames, job.large, strict=True)]
         first, *more = job.large
         job.data, ending = write_picture(job.picture, first, self._encoding, more)
-        height, width = first.shape[:2]
-        job.row = replace(
-            job.row,
-            status="ok",
-            output_sha256=hashlib.sha256(job.data).hexdigest(),
-            output_bytes=len(job.data),
-            output_width=width,
-            output_height=height,
-            output_format=ending.removeprefix("."),
-            psnr_reduced_db=min(psnr_db for psnr_db, _ in checks),
-            colour_drift=max(drift for _, drift in checks),
-        )
+        figures = min(psnr_db for psnr_db, _ in checks), max(drift for _, drift in checks)
+        sha256 = hashlib.sha256(job.data).hexdigest()
+        job.row = as_done(job.row, sha256, len(job.data), job.size, ending, figures)
         job.picture, job.large = None, []
         return job
+
+
+def as_done(row: Row, sha256: str, num_bytes: int, size: tuple[int, int], ending: str, figures: Sequence[float]) -> Row:
+    """The row of a picture whose result is of ``size`` (width, height), with the two figures of its comparison."""
+    return replace(
+        row,
+        status="ok",
+        output_sha256=sha256,
+        output_bytes=num_bytes,
+        output_width=size[0],
+        output_height=size[1],
+        output_format=ending.removeprefix("."),
+        psnr_reduced_db=figures[0],
+        colour_drift=figures[1],
+    )
 
 
 @contextmanager
@@ -289,13 +332,13 @@ class _Results:
         self._scratch = scratch
         self._rows: dict[tuple[str, bool], Row] = {}
 
-    def complete(self, job: _Job) -> tuple[Row, bytes]:
-        """The row of a finished job and its encoded picture; of a copy, those of the first."""
+    def complete(self, job: _Job) -> tuple[Row, bytes | Path]:
+        """The row of a finished job and its encoded picture, or the file that it lies in; of a copy, those of the first."""
         row, sha = job.row, job.row.source_sha256
-        if row.status:
-            if sha:
-                self._rows[_same(row)] = row
-                (self._scratch / sha).write_bytes(job.data)
-            return row, job.data
-        first = replace(self._rows[_same(row)], key=row.key, row=row.row)
-        return first, (self._scratch / sha).read_bytes()
+        if not row.status:
+            return replace(self._rows[_same(row)], key=row.key, row=row.row), self._scratch / sha
+        if sha:
+            self._rows[_same(row)] = row
+        if job.data:
+            (self._scratch / sha).write_bytes(job.data)
+        return row, job.data or self._scratch / sha
