@@ -1,5 +1,7 @@
 """Measure speed, always against a named baseline in the same run.
 
+swinir bench model
+swinir bench reuse
 swinir bench images
 swinir bench images --model nearest-x2 --count 1000 --memory 10000
 """
@@ -28,17 +30,17 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from jobs.bench_model import model
+from jobs.bench_reuse import reuse
+
 if TYPE_CHECKING:  # torch loads with the first use: the command line's help does without
     from swinir import Upscaler
 
 bench = typer.Typer(no_args_is_help=True, help="Measure speed, always against a named baseline in the same run.")
 
 DEFAULT_COUNTS = {"nearest-x2": 800, "lightweight-x2": 16}
-
-
-@bench.callback()
-def _group() -> None:
-    """Keeps ``images`` a subcommand while it is the only one."""
+bench.command("model")(model)
+bench.command("reuse")(reuse)
 
 
 @bench.command()

@@ -60,6 +60,10 @@ def video(
         ),
     ] = None,
     on_decode_error: Annotated[str | None, Option(help="fail, or repair by repeating, and list it. [default: fail]")] = None,
+    reuse: Annotated[
+        str | None,
+        Option(help="Of parts that are as in the frame before: exact, off, or near:T, within T codes. [default: exact]"),
+    ] = None,
     convert_subtitles: Annotated[
         bool | None, Option("--convert-subtitles", help="Convert text subtitles that the container cannot hold; styles may go.")
     ] = None,

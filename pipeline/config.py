@@ -64,8 +64,18 @@ class VideoConfig(RunConfig):
     deinterlace: DeinterlaceChoice | None = Field(default=None, description="None stops at interlaced video")
     rate: str | None = Field(default=None, description="frames a second of an image sequence, such as 24000/1001")
     on_decode_error: Literal["fail", "repeat"] = "fail"
+    reuse: str = Field(
+        default="exact",
+        pattern=r"^(exact|off|near:\d+(\.\d+)?)$",
+        description="near:T takes tiles within T 8-bit codes for equal",
+    )
     convert_subtitles: bool = Field(default=False, description="text subtitles into the container's own, without all styles")
     drop_incompatible: bool = False
+
+    @property
+    def reuse_within(self) -> float | None:
+        """How far tiles of neighbouring frames may differ, in 8-bit codes, not to be computed again; None computes all."""
+        return None if self.reuse == "off" else float(self.reuse.removeprefix("near:").replace("exact", "0"))
 
     @property
     def fit_box(self) -> tuple[int, int]:

@@ -38,19 +38,17 @@ inline const Floats& at(const float* p) { return *reinterpret_cast<const Floats*
 inline Floats all(float value) { return value - Floats{}; }
 inline Floats largest(Floats a, Floats b) { return a > b ? a : b; }
 
-// e^x to 2 units in the last place for x <= 0: 2^n * e^r with |r| <= ln2 / 2, Taylor's polynomial of degree 6.
+// e^x for x <= 0, to 1e-7 of it: 2^n * e^r with |r| <= ln2 / 2, a polynomial fitted for the least relative error.
 inline Floats exponential(Floats x) {
     x = largest(x, all(-87.0f));
     constexpr float ROUND = 12582912.0f;  // 1.5 * 2^23: adding it leaves a whole number in the low bits
     Floats shifted = x * 1.44269504f + ROUND;
-    Floats n = shifted - ROUND;
-    Floats r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    Floats p = r * (1.0f / 720) + (1.0f / 120);
-    p = p * r + (1.0f / 24);
-    p = p * r + (1.0f / 6);
-    p = p * r + 0.5f;
-    p = p * r + 1.0f;
-    p = p * r + 1.0f;
+    Floats r = x - (shifted - ROUND) * 0.693147181f;
+    Floats p = r * 0.00829765194f + 0.0419153818f;
+    p = p * r + 0.166675748f;
+    p = p * r + 0.499988949f;
+    p = p * r + 0.999999692f;
+    p = p * r + 1.00000007f;
     Ints power = (reinterpret_cast<Ints>(shifted) + 127) << 23;
     return p * reinterpret_cast<Floats>(power);
 }
@@ -94,11 +92,26 @@ inline void rows_of_product(const float* w, int stride, const float* in, int dep
     }
 }
 
+// Calls ``some.operator()<R>(row)`` for all rows, ROWS at a time, the last two times about half of what is left each.
+template <class Some>
+inline void in_tiles(int rows, Some some) {
+    for (int row = 0; row < rows;) {
+        const int left = rows - row, take = left >= 2 * ROWS || left == ROWS ? ROWS : left > ROWS ? left / 2 : left;
+        switch (take) {
+            case 1: some.template operator()<1>(row); break;
+            case 2: some.template operator()<2>(row); break;
+            case 3: some.template operator()<3>(row); break;
+            case 4: some.template operator()<4>(row); break;
+            case 5: some.template operator()<5>(row); break;
+            default: some.template operator()<ROWS>(row);
+        }
+        row += take;
+    }
+}
+
 template <class Start, class Store>
 inline void product(const float* w, int stride, const float* in, int rows, int depth, Start start, Store store) {
-    int row = 0;
-    for (; row + ROWS <= rows; row += ROWS) rows_of_product<ROWS>(w, stride, in, depth, row, start, store);
-    for (; row < rows; row++) rows_of_product<1>(w, stride, in, depth, row, start, store);
+    in_tiles(rows, [&]<int R>(int row) { rows_of_product<R>(w, stride, in, depth, row, start, store); });
 }
 
 struct Block {  // pointers as blocks.py packs them, one block after another
@@ -144,51 +157,54 @@ void normalize(const float* x, float* out, int channels) {
     }
 }
 
+// The scores of R keys from ``key`` with all queries, keys as rows; ``peak`` becomes the highest of each query so far.
+template <int R>
+inline void scores_of_keys(const float* q, const float* k, const float* position, int depth, int key, float* scores, float* peak) {
+    for (int token = 0; token < L; token += STRIP) {
+        Floats sum[R][VECTORS];
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+            for (int v = 0; v < VECTORS; v++) sum[r][v] = at(position + (key + r) * L + token + v * WIDTH);
+        for (int d = 0; d < depth; d++) {
+            Floats x[VECTORS];
+#pragma GCC unroll 4
+            for (int v = 0; v < VECTORS; v++) x[v] = at(q + d * L + token + v * WIDTH);
+#pragma GCC unroll 8
+            for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+                for (int v = 0; v < VECTORS; v++) sum[r][v] += k[d * L + key + r] * x[v];
+        }
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; v++) {
+            Floats highest = at(peak + token + v * WIDTH);
+#pragma GCC unroll 8
+            for (int r = 0; r < R; r++) {
+                at(scores + (key + r) * L + token + v * WIDTH) = sum[r][v];
+                highest = largest(highest, sum[r][v]);
+            }
+            at(peak + token + v * WIDTH) = highest;
+        }
+    }
+}
+
 // out (depth, L) = softmax(q k + position) v for one head; q, k and v are (depth, L).
 void attend(const float* q, const float* k, const float* v, const float* position, float* scores, float* out, int depth,
             int tokens) {
-    // Keys as rows: k is needed as (keys, depth), which is a stride of one between rows and of L between depths.
-    constexpr int KEYS = VECTORS == 4 ? 6 : ROWS;
-    auto some_keys = [&]<int R>(int key) {
-        for (int token = 0; token < L; token += STRIP) {
-            Floats sum[R][VECTORS];
-#pragma GCC unroll 8
-            for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
-                for (int i = 0; i < VECTORS; i++) sum[r][i] = at(position + (key + r) * L + token + i * WIDTH);
-            for (int d = 0; d < depth; d++) {
-                Floats x[VECTORS];
-#pragma GCC unroll 4
-                for (int i = 0; i < VECTORS; i++) x[i] = at(q + d * L + token + i * WIDTH);
-#pragma GCC unroll 8
-                for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
-                    for (int i = 0; i < VECTORS; i++) sum[r][i] += k[d * L + key + r] * x[i];
-            }
-#pragma GCC unroll 8
-            for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
-                for (int i = 0; i < VECTORS; i++) at(scores + (key + r) * L + token + i * WIDTH) = sum[r][i];
-        }
-    };
-    int key = 0;
-    for (; key + KEYS <= tokens; key += KEYS) some_keys.template operator()<KEYS>(key);
-    for (; key < tokens; key++) some_keys.template operator()<1>(key);
-
-    Floats shares[L / WIDTH];
+    alignas(64) float peak[L], share[L];
+    for (float& each : peak) each = -3e38f;
+    in_tiles(tokens, [&]<int R>(int key) { scores_of_keys<R>(q, k, position, depth, key, scores, peak); });
     for (int token = 0; token < L; token += WIDTH) {
-        Floats peak = at(scores + token);
-        for (int j = 1; j < tokens; j++) peak = largest(peak, at(scores + j * L + token));
         Floats sum{};
         for (int j = 0; j < tokens; j++) {
-            Floats e = exponential(at(scores + j * L + token) - peak);
+            Floats e = exponential(at(scores + j * L + token) - at(peak + token));
             at(scores + j * L + token) = e;
             sum += e;
         }
-        shares[token / WIDTH] = 1.0f / sum;
+        at(share + token) = 1.0f / sum;
     }
     product(v, L, scores, depth, tokens, [](int, int) { return Floats{}; },
-            [&](int d, int token, Floats value) { at(out + d * L + token) = value * shares[token / WIDTH]; });
+            [&](int d, int token, Floats value) { at(out + d * L + token) = value * at(share + token); });
 }
 
 // Where a window lies in the image. Each of its rows is two halves side by side or, in the last column of a shifted grid,
@@ -262,14 +278,15 @@ extern "C" void swinir_run_blocks(float* image, const int64_t* shape, const floa
     const Block* each = reinterpret_cast<const Block*>(blocks);
     const int64_t rows = s.height / s.window, columns = s.width / s.window, windows = s.batch * rows * columns;
     std::vector<std::atomic<int64_t>> next(num_blocks);
+    // Neighbours share cache lines: whole rows go to one thread where there are enough for all.
+    const int64_t chunk = std::max<int64_t>(1, std::min(columns, windows / (4 * num_threads)));
     std::barrier<> finished(num_threads);
     auto work = [&] {
         Scratch scratch(s);
         for (int index = 0; index < num_blocks; index++) {
             const int64_t shift = index % 2 ? s.window / 2 : 0;
-            constexpr int64_t CHUNK = 2;
-            for (int64_t start; (start = next[index].fetch_add(CHUNK)) < windows;) {
-                for (int64_t i = start; i < std::min(start + CHUNK, windows); i++) {
+            for (int64_t start; (start = next[index].fetch_add(chunk)) < windows;) {
+                for (int64_t i = start; i < std::min(start + chunk, windows); i++) {
                     const int64_t column = i % columns, row = i / columns % rows, picture = i / (columns * rows);
                     const int kind = shift ? (column == columns - 1) + 2 * (row == rows - 1) : 0;
                     run_window(s, each[index], each[index].position + kind * s.heads * L * L,

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from swinir.blocks import fused
 from swinir.compiled import block_kernel, capabilities
 from swinir.model import SwinIR
+from swinir.reuse import TileMemory
 from swinir.spec import ModelSpec, build_spec, load_spec
 from swinir.tiling import blended_bands, overlap_for, round_up
 
@@ -172,12 +173,12 @@ class Upscaler:
         result: Pictures = pictures if lr.ndim == 4 else pictures[0]
         return result
 
-    def upscale(self, x: Tensor) -> Tensor:
+    def upscale(self, x: Tensor, memory: TileMemory | None = None) -> Tensor:
         """(N, C, H, W) float32, nominally [0, 1] but clamped neither here nor on the way out -> (N, C, H * scale, W * scale).
 
         The result is float32 on the device of ``x``, wherever the model is: tiles go to the model and come back one by one.
         A grey model treats the channels of RGB one by one; an RGB model is given grey as three equal channels, and the mean
-        of what it makes of them is returned.
+        of what it makes of them is returned. With a ``memory``, tiles that are as in the call before are not computed again.
         Raises ValueError for other channels or an empty image, MemoryError where even the smallest tile does not fit,
         FloatingPointError where the output is not finite even in fp32.
         """
@@ -187,11 +188,11 @@ class Upscaler:
         def store(top: int, band: Tensor) -> None:
             out[:, :, top : top + band.shape[2]] = band
 
-        self.stream(x, store)
+        self.stream(x, store, memory)
         return out
 
     @torch.no_grad()
-    def stream(self, x: Tensor, store: Callable[[int, Tensor], None]) -> None:
+    def stream(self, x: Tensor, store: Callable[[int, Tensor], None], memory: TileMemory | None = None) -> None:
         """``upscale`` for what is too large for one tensor: the same values, handed to ``store`` in bands from the top.
 
         ``x`` may hold uint8 or uint16 codes too, which become floats tile by tile. ``store`` takes the first row of a band and
@@ -210,7 +211,8 @@ class Upscaler:
             tile = self.tile
             try:
                 overlap = overlap_for(tile, self._window, self._overlap)
-                for top, band in blended_bands(x, tile, overlap, self._window, self.scale, self._run):
+                run = memory.frame(self._run) if memory else self._run
+                for top, band in blended_bands(x, tile, overlap, self._window, self.scale, run):
                     store(top, band.reshape(num, chans, *band.shape[2:]) if separate else band)
                 return
             except RuntimeError as error:

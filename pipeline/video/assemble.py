@@ -321,13 +321,14 @@ def verify(
             raise OutputError(f"{name}: no video stream can be read back")
         video.thread_type = "AUTO"
         assert video.time_base is not None
+        tick_s = float(video.time_base)  # a stream's memory goes with its container
         times = [frame.pts for frame in decode(container, video) if frame.pts is not None]
     if len(times) != len(timeline):
         raise OutputError(f"{name}: {len(times)} of {len(timeline)} frames can be read back; run the same command again")
-    seen = (np.array(times, np.int64) - times[0]) * float(video.time_base)
+    seen = (np.array(times, np.int64) - times[0]) * tick_s
     planned = (timeline.pts - timeline.pts[0]) * float(Fraction(spec.time_base))
     worst = float(np.abs(seen - planned).max())
-    if worst > 1.01 * float(video.time_base):
+    if worst > 1.01 * tick_s:
         raise OutputError(f"{name}: frame times read back are off by up to {worst:.6f} s; run the same command again")
     with open_media(str(path), name) as container:
         found = {index: stream.index for index, stream in found_again(container, streams).items()}

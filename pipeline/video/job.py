@@ -137,8 +137,8 @@ def scratch_in(work: Store) -> Iterator[Path]:
 
 def job_digest(source: str, config: VideoConfig, model: ModelSpec) -> str:
     """What the command asks for, known without decoding anything."""
-    settings = config.model_dump(exclude=UNSEEN_SETTINGS | {"weights"})
-    return digest([asdict(identify(source, config.rate)), settings, model.weights_sha256])
+    settings = config.model_dump(exclude=UNSEEN_SETTINGS | {"weights", "reuse"})
+    return digest([asdict(identify(source, config.rate)), settings, config.reuse_within or 0.0, model.weights_sha256])
 
 
 def prepare(
@@ -173,6 +173,7 @@ def prepare(
         "weights_sha256": model.weights_sha256,
         "precision": model.precision,
         "tile": model.tile,
+        "reuse_within": config.reuse_within or 0.0,  # exact reuse changes no byte
     }
     full_identity = plan.identity({**identity, "stream": info.stream, "probe": probe_digest(info, timeline)}, described)
     return Prepared(source, destination, config, container_format, model, info, timeline, plan, streams, full_identity, job_id)
@@ -215,8 +216,9 @@ def run_and_join(job: Prepared, run: Ledger, target: Path, run_units: RunUnits, 
     """Upscale what is not yet committed, join it into ``target`` and verify that; the report but for its times."""
     units = job.plan.units(job.identity)
     workload = SegmentWorkload(
-        job.source, job.config.rate, job.info, job.timeline, job.plan, job.model, job.config.device, run.store
-    )
+        job.source, job.config.rate, job.info, job.timeline, job.plan, job.model, job.config.device,
+        job.config.reuse_within, run.store,
+    )  # fmt: skip
     options = RunOptions(
         num_workers=job.config.workers, device=job.config.device, address=job.config.address, stall_s=job.config.stall_seconds
     )
@@ -242,6 +244,7 @@ def run_and_join(job: Prepared, run: Ledger, target: Path, run_units: RunUnits, 
             "warnings": [*report["warnings"], *moved],
             "made_with": [{"precision": precision, "tile": tile} for precision, tile in made],
             "nonfinite_tiles": sum(record["nonfinite_tiles"] for record in records),
+            "tiles_reused": sum(record["tiles_reused"] for record in records),
         }
 
 

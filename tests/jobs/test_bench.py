@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from typer.testing import CliRunner
 
 from jobs.cli import app
+from pipeline.errors import ConfigError
 
 
 def test_images_compares_five_ways_and_reports_memory():
@@ -22,3 +24,57 @@ def test_images_compares_five_ways_and_reports_memory():
     assert all(row["images_per_s"] > 0 and row["output_mpx_per_s"] > 0 for row in result["rows"])
     assert result["rows"][0]["of_bare"] == result["rows"][1]["of_plain"] == 1
     assert min(result["memory"].values()) > 0
+
+
+def run(*words: str) -> dict:
+    ended = CliRunner().invoke(app, ["bench", *words, "--json"])
+    assert ended.exit_code == 0, ended.output
+    return json.loads(ended.output)
+
+
+def test_model_measures_each_way_with_its_error():
+    result = run("model", "--size", "24x16", "--rounds", "1", "--device", "cpu")
+    assert [row["way"] for row in result["rows"]][:3] == ["reference", "plain", "swinir fp32"]
+    assert result["rows"][0]["times"] == 1
+    for row in result["rows"]:
+        assert row["ms"] > 0
+        assert row["of_peak"] > 0
+        assert row["max_error"] < (1e-5 if "bf16" not in row["way"] else 0.1)
+    # facts/model.md: about 0.85 M multiply-adds for a pixel of SwinIR-S x2, without the attention's own products.
+    assert 0.85e-3 < result["gmacs"] / (24 * 16) * 1e3 / 1e3 < 1.2e-3
+
+
+def test_model_counts_the_published_cost_of_the_classical_network():
+    from jobs.bench_model import multiply_adds
+    from swinir.model import SwinIR
+    from swinir.presets import preset
+
+    config = preset("classical-x4").config
+    assert config is not None
+    # 788.6 G multiply-adds for 256x256 are published (facts/model.md: the paper's table), attention left out.
+    assert 0.95 < multiply_adds(SwinIR(config).eval(), 256, 256) / 788.6e9 < 1.1
+
+
+def test_reuse_measures_every_clip():
+    result = run("reuse", "--model", "nearest-x2", "--frames", "3", "--size", "64x48", "--tile", "32", "--device", "cpu")
+    reused = {row["clip"]: row["reused"] for row in result["rows"]}
+    assert reused["title card"] == pytest.approx(2 / 3)
+    assert 0 < reused["screen recording"] < 1
+    assert reused["film grain, 8 codes"] == 0
+    near = {row["clip"]: row["near_reused"] for row in result["rows"]}
+    assert near["still, noise of 1 code"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["model", "--against", "theirs"], "--against knows reference, plain, openvino"),
+        (["model", "--size", "big"], "--size is WIDTHxHEIGHT"),
+        (["model", "--model", "nearest-x2"], "is no network"),
+        (["model", "--model", "lightwait-x2"], "did you mean 'lightweight-x2'"),
+    ],
+)
+def test_settings_that_cannot_be_are_said(words, message):
+    ended = CliRunner().invoke(app, ["bench", *words])
+    assert isinstance(ended.exception, ConfigError)
+    assert message in str(ended.exception)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import subprocess
@@ -13,22 +12,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import fill, network
+from tiny import from_golden, network
 
 from swinir import blocks, compiled
 from swinir.blocks import FusedSwinIR, fused
 from swinir.compiled import block_kernel, build
-from swinir.model import SwinIR, SwinIRConfig
 
 GOLDEN = sorted((Path(__file__).resolve().parents[1] / "golden").glob("*.npz"))
 needs_kernel = pytest.mark.skipif(block_kernel() is None, reason="there is no C++ compiler")
-
-
-def from_golden(path: Path) -> tuple[SwinIR, torch.Tensor, np.ndarray]:
-    golden = np.load(path)
-    model = SwinIR(SwinIRConfig(**json.loads(str(golden["config"])))).eval()
-    fill(model)
-    return model, torch.from_numpy(golden["input"]), golden["output"]
 
 
 @needs_kernel

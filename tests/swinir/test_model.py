@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import as_tensor, fill, network, picture, psnr
+from tiny import as_tensor, from_golden, network, picture, psnr
 
 from swinir import model as model_module
 from swinir.checkpoint import parameter_shapes
-from swinir.model import SwinIR, SwinIRConfig, window_layout
+from swinir.model import SwinIRConfig, window_layout
 from swinir.presets import preset
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -28,13 +28,11 @@ ATOL = 1e-5
 
 
 def assert_golden(path: Path) -> None:
-    golden = np.load(path)
-    model = SwinIR(SwinIRConfig(**json.loads(str(golden["config"])))).eval()
-    fill(model)
+    model, x, truth = from_golden(path)
     with torch.inference_mode():
-        output = model(torch.from_numpy(golden["input"])).numpy()
-    assert output.shape == golden["output"].shape
-    error = np.abs(output - golden["output"])
+        output = model(x).numpy()
+    assert output.shape == truth.shape
+    error = np.abs(output - truth)
     at = tuple(int(i) for i in np.unravel_index(error.argmax(), error.shape))
     assert error.max() < ATOL, f"max error {error.max():.1e} at {at} exceeds {ATOL}; mean {error.mean():.1e}"
 

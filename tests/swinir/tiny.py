@@ -1,6 +1,8 @@
 """Small networks with weights that follow from their names, and test pictures."""
 
+import json
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,14 @@ def fill(model: SwinIR) -> None:
             a = a * (0.7 / np.sqrt(np.prod(value.shape[1:])))
         state[name] = torch.from_numpy(a).to(value.dtype)
     model.load_state_dict(state)
+
+
+def from_golden(path: Path) -> tuple[SwinIR, torch.Tensor, np.ndarray]:
+    """The network of a golden, its input and its output."""
+    golden = np.load(path)
+    model = SwinIR(SwinIRConfig(**json.loads(str(golden["config"])))).eval()
+    fill(model)
+    return model, torch.from_numpy(golden["input"]), golden["output"]
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:

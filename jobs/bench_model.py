@@ -1,0 +1,232 @@
+"""Measure the model alone: each way to compute it in turn, with its error, its multiply-adds and the share of the peak.
+
+swinir bench model
+swinir bench model --model classical-x4 --size 128x96 --against reference,plain,openvino
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:  # torch loads with the first use: the command line's help does without
+    import torch
+    from torch import Tensor, nn
+
+    from swinir.model import SwinIR
+
+    Way = tuple[Callable[[Tensor], Tensor], torch.dtype]
+
+BASELINES = ("reference", "plain", "openvino")
+
+
+def model(
+    model: Annotated[str, typer.Option(help="Any of `swinir models` that is a network.")] = "lightweight-x2",
+    size: Annotated[str, typer.Option(help="Of the input, WIDTHxHEIGHT in pixels.")] = "240x160",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    against: Annotated[
+        str, typer.Option(help="Baselines, the first being 1.0: reference, plain, openvino.")
+    ] = "reference,plain",
+    reference: Annotated[Path | None, typer.Option(help="A checkout of JingyunLiang/SwinIR, to be the reference.")] = None,
+    rounds: Annotated[int, typer.Option(help="Of each way in turn, after one to warm up; medians count.", min=1)] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line instead of a table.")] = False,
+) -> None:
+    """The model alone against the published way to compute it, against plain PyTorch and against OpenVINO.
+
+    Weights are random where none are at hand: they change nothing about the time.
+    """
+    names = [name.strip() for name in against.split(",") if name.strip()]
+    if unknown := set(names) - set(BASELINES):
+        raise ConfigError(f"--against knows {', '.join(BASELINES)}, got {', '.join(sorted(unknown))}")
+    result = measure(model, parse_size(size), device, names, reference, rounds)
+    if as_json:
+        print(json.dumps(result))
+        return
+    table = Table("way", "ms", "times as fast", "max error", "PSNR dB", "TFLOP/s", "of peak", box=box.SIMPLE)
+    for row in result["rows"]:
+        table.add_row(
+            row["way"], f"{row['ms']:.1f}", f"{row['times']:.2f}", f"{row['max_error']:.1e}", f"{row['psnr_db']:.1f}",
+            f"{row['tflops']:.3f}", f"{row['of_peak']:.2f}",
+        )  # fmt: skip
+    Console().print(table)
+    peaks = ", ".join(f"{name} {value:.3f}" for name, value in result["peak_tflops"].items())
+    print(f"{model}, {size}, {result['device']}, {result['threads']} threads, torch {result['torch']}")
+    print(f"{result['gmacs']:.2f} G multiply-adds; peak of a matrix product in this run, TFLOP/s: {peaks}")
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """(width, height). Raises ConfigError for anything but two whole numbers with an x."""
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) * int(height)):
+        raise ConfigError(f"--size is WIDTHxHEIGHT, such as 240x160, got {text!r}")
+    return int(width), int(height)
+
+
+def measure(
+    name: str, size: tuple[int, int], device: str, baselines: list[str], checkout: Path | None, rounds: int
+) -> dict[str, Any]:
+    """Every way in turn, round after round, on the same picture; the first round warms up and is not counted."""
+    import torch
+
+    width, height = size
+    network, ways = ways_to_compute(name, (width, height), device, baselines, checkout)
+    target = network.mean.device
+    x = picture(network.config.in_chans, width, height).to(target)
+    with torch.inference_mode():
+        truth = network(x).double()
+        seconds: dict[str, list[float]] = {way: [] for way in ways}
+        outputs: dict[str, Tensor] = {}
+        for _ in range(rounds + 1):
+            for way, (run, _dtype) in ways.items():
+                started = time.perf_counter()
+                outputs[way] = run(x)
+                synchronize(target)
+                seconds[way].append(time.perf_counter() - started)
+    peaks = {dtype: peak_tflops(dtype, target) for dtype in {dtype for _, dtype in ways.values()}}
+    macs = multiply_adds(network, width, height)
+    medians = {way: statistics.median(each[1:]) for way, each in seconds.items()}
+    rows = []
+    for way, (_, dtype) in ways.items():
+        error = (outputs[way].to(target).double() - truth).abs()
+        tflops = 2 * macs / medians[way] / 1e12
+        rows.append({
+            "way": way, "ms": medians[way] * 1e3, "times": next(iter(medians.values())) / medians[way],
+            "max_error": float(error.max()), "psnr_db": -10 * float(error.square().mean().clamp_min(1e-30).log10()),
+            "tflops": tflops, "of_peak": tflops / peaks[dtype],
+        })  # fmt: skip
+    return {
+        "model": name, "size": f"{width}x{height}", "device": device_name(target), "threads": torch.get_num_threads(),
+        "torch": torch.__version__, "gmacs": macs / 1e9,
+        "peak_tflops": {str(dtype).removeprefix("torch."): peak for dtype, peak in peaks.items()}, "rows": rows,
+    }  # fmt: skip
+
+
+def ways_to_compute(
+    name: str, size: tuple[int, int], device: str, baselines: list[str], checkout: Path | None
+) -> tuple[SwinIR, dict[str, Way]]:
+    """The float32 network that errors are measured against, and the baselines followed by what this package does.
+
+    That is once in float32 and, where "auto" chooses another precision, once in that.
+    """
+    import torch
+
+    from jobs.baseline import ReferenceSwinIR, published_network
+    from swinir import Upscaler
+    from swinir.presets import preset
+    from swinir.upscaler import choose_device
+    from swinir.weights import bundled_file, load_model
+
+    try:
+        chosen = preset(name)
+        target = choose_device(device)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if chosen.config is None:
+        raise ConfigError(f"{name} is no network; name one of `swinir models` that is")
+    weights = None if bundled_file(chosen).is_file() else "random"
+    network: SwinIR = load_model(name, weights).to(target)  # type: ignore[assignment]
+    ways: dict[str, Way] = {}
+    for baseline in baselines:
+        if baseline == "reference":
+            other = ReferenceSwinIR(network) if checkout is None else published_network(checkout, network).to(target)
+            ways[baseline] = (other, torch.float32)
+        elif baseline == "plain":
+            ways[baseline] = (network, torch.float32)
+        elif target.type != "cpu":
+            raise ConfigError("openvino is a baseline for the CPU only; leave it out of --against")
+        else:
+            ways |= {f"openvino {precision}": way for precision, way in openvino_ways(network, size).items()}
+    for precision in ("fp32", "auto"):
+        up = Upscaler(name, weights=weights, device=device, precision=precision)
+        ways[f"swinir {up.precision}"] = (up.upscale, torch.bfloat16 if up.precision == "bf16" else torch.float32)
+    return network, ways
+
+
+def openvino_ways(network: nn.Module, size: tuple[int, int]) -> dict[str, Way]:
+    """The same graph by OpenVINO, in both precisions. Raises ConfigError where it is not installed."""
+    try:
+        import openvino  # type: ignore[import-not-found,unused-ignore]
+    except ImportError as error:
+        raise ConfigError("openvino is not installed; pip install 'swinir-pipeline[openvino]', or leave it out") from error
+    import torch
+
+    width, height = size
+    example = picture(network.config.in_chans, width, height)  # type: ignore[union-attr, arg-type]
+    graph = openvino.convert_model(network, example_input=example, input=list(example.shape))
+
+    def way(precision: str) -> Callable[[Tensor], Tensor]:
+        options = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+        compiled = openvino.compile_model(graph, "CPU", options)
+        return lambda x: torch.from_numpy(compiled(x.numpy())[0].copy())
+
+    return {"fp32": (way("f32"), torch.float32), "bf16": (way("bf16"), torch.bfloat16)}
+
+
+def picture(chans: int, width: int, height: int) -> Tensor:
+    """(1, C, H, W) float32 in [0, 1]: a drawn picture, as smooth and as edged as pictures are."""
+    import numpy as np
+    import torch
+
+    from swinir.synthetic import synthetic_picture
+
+    drawn = synthetic_picture(0, np.random.default_rng(0))
+    rows, columns = (np.arange(size) % limit for size, limit in zip((height, width), drawn.shape[:2], strict=True))
+    return torch.from_numpy(drawn[rows][:, columns][..., :chans].copy()).permute(2, 0, 1)[None].float() / 255
+
+
+def multiply_adds(network: SwinIR, width: int, height: int) -> int:
+    """Of matrix products and convolutions, counted by PyTorch on one window's worth of area and scaled to the whole."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from jobs.baseline import ReferenceSwinIR
+
+    window = network.config.window_size
+    side = 2 * window
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        ReferenceSwinIR(network)(torch.zeros(1, network.config.in_chans, side, side, device=network.mean.device))
+    windows = -(-width // window) * -(-height // window)
+    return int(counter.get_total_flops()) // 2 * windows // 4
+
+
+def peak_tflops(dtype: torch.dtype, device: torch.device) -> float:
+    """The best of several products of square matrices."""
+    import torch
+
+    length = 8192 if device.type == "cuda" else 1536
+    a, b = (torch.randn(length, length, device=device).to(dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(8):
+        synchronize(device)
+        started = time.perf_counter()
+        torch.mm(a, b)
+        synchronize(device)
+        best = min(best, time.perf_counter() - started)
+    return 2 * length**3 / best / 1e12
+
+
+def synchronize(device: torch.device) -> None:
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def device_name(device: torch.device) -> str:
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    features = [name for name in ("amx_bf16", "avx512_bf16", "avx512_f", "avx2") if torch.cpu.get_capabilities().get(name)]
+    return f"CPU ({features[0] if features else 'no vectors known'})"
