@@ -8,7 +8,7 @@ from typing import Annotated
 from typer import Option
 
 Model = Annotated[str | None, Option(help="A preset of `swinir models`. [default: lightweight-x2]")]
-Weights = Annotated[str | None, Option(help="A .pth or .safetensors file or URL for the model.")]
+Weights = Annotated[str | None, Option(help="A .pth or .safetensors file or URL for the model, or published.")]
 Workers = Annotated[int | None, Option(help="Workers. [default: one per GPU, or as many as the cores feed]")]
 Device = Annotated[str | None, Option(help="auto, cpu or cuda.")]
 Precision = Annotated[str | None, Option(help="auto, fp32 or bf16.")]

@@ -24,6 +24,7 @@ from swinir.presets import MODEL_ZOO, Preset, baseline, preset, presets_of
 
 BUNDLED = Path(__file__).with_name("weights")
 RANDOM = "random"  # in place of a file: seeded random weights
+PUBLISHED = "published"  # in place of a file: what the authors published, also where the package carries weights of its own
 AUTO = "auto"  # in place of a model: whatever the named file holds
 ATTEMPTS = 3
 TIMEOUT_S = 30.0
@@ -47,7 +48,7 @@ def default_cache() -> Path:
 
 
 def load_model(name: str, weights: str | Path | None = None, cache: Path | None = None) -> nn.Module:
-    """The network of a preset in evaluation mode; ``weights`` is a file, an http(s) URL, "random" or None for the preset's own.
+    """The network of a preset in evaluation mode; ``weights`` is a file, an http(s) URL, "published", "random" or None for the preset's own.
 
     Float32 on the CPU; (N, C, H, W) in [0, 1] in and out. "auto" as the name takes the architecture from the file.
     Raises ValueError for an unknown name, WeightsError where the weights cannot be had or do not fit.
@@ -93,10 +94,10 @@ def resolve(model: Preset | str, weights: str | Path | None = None, cache: Path 
     Raises WeightsError.
     """
     asked = preset(model) if isinstance(model, str) else model
-    if weights is not None:
+    if weights not in (None, PUBLISHED):
         return locate(weights, cache)
     bundled = bundled_file(asked)
-    if bundled.exists():
+    if bundled.exists() and weights is None:
         return bundled
     if asked.published is None:
         raise WeightsError(f"{asked.name} has no weights")

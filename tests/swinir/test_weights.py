@@ -333,6 +333,19 @@ def test_bundled_weights_go_before_the_published_file(tmp_path, monkeypatch, sta
     assert resolve("real-x4") == tmp_path / "real-x4.safetensors"
 
 
+def test_published_weights_can_be_asked_for_where_others_are_bundled(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights_module, "fetch", lambda remote, path, what: path)
+    assert resolve("lightweight-x2").parent == weights_module.BUNDLED
+    published = preset("lightweight-x2").published
+    assert resolve("lightweight-x2", "published", tmp_path) == tmp_path / published.file
+
+
+@pytest.mark.parametrize("path", sorted(weights_module.BUNDLED.glob("*.safetensors")), ids=lambda path: path.stem)
+def test_bundled_weights_fit_their_preset_and_have_a_card_with_their_digest(path):
+    digest = weights_digest(load_checkpoint(path.stem).state)
+    assert digest in path.with_suffix(".md").read_text(encoding="utf-8")
+
+
 def test_packed_weights_come_back_and_the_digest_depends_on_every_part(state):
     back = from_bytes(to_bytes(state))
     digest = weights_digest(state)
