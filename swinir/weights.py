@@ -48,7 +48,9 @@ def default_cache() -> Path:
 
 
 def load_model(name: str, weights: str | Path | None = None, cache: Path | None = None) -> nn.Module:
-    """The network of a preset in evaluation mode; ``weights`` is a file, an http(s) URL, "published", "random" or None for the preset's own.
+    """The network of a preset in evaluation mode.
+
+    ``weights`` is a file, an http(s) URL, "published", "random" or None for the preset's own.
 
     Float32 on the CPU; (N, C, H, W) in [0, 1] in and out. "auto" as the name takes the architecture from the file.
     Raises ValueError for an unknown name, WeightsError where the weights cannot be had or do not fit.

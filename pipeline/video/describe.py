@@ -19,8 +19,8 @@ from av.video.stream import VideoStream
 from pipeline.video.clock import WRAPPING
 from pipeline.video.hdr import content_light, mastering_display
 from pipeline.video.header import UNSTATED, read_header
-from pipeline.video.probe import UNSPECIFIED, display_matrix, open_media, use_threads
-from pipeline.video.tags import side_data
+from pipeline.video.probe import UNSPECIFIED, open_media, use_threads
+from pipeline.video.tags import display_matrix, side_data
 from pipeline.video.times import exact_times, jumps_back, unwrap
 from pipeline.video.truncation import last_duration, matroska_bytes, truncation
 
@@ -334,7 +334,7 @@ def _picture(stream: Stream, first: av.VideoFrame, seen: _Seen) -> Picture:
         alpha=any(c.is_alpha for c in form.components) or stream.metadata.get("alpha_mode") == "1",
         rate=stream.guessed_rate or stream.average_rate,
         sample_aspect_ratio=stream.sample_aspect_ratio or None,  # type: ignore[attr-defined]
-        display_matrix=display_matrix(first, context.name),
+        display_matrix=display_matrix(side_data(first, context.name)),
         color_range=int(first.color_range) or int(context.color_range),
         color_space=_tag(first.colorspace, context.colorspace),
         color_primaries=_tag(first.color_primaries, context.color_primaries),

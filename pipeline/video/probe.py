@@ -6,7 +6,6 @@ decode is the one truth about a file; it costs little beside the model. Workers 
 
 from __future__ import annotations
 
-import struct
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -27,7 +26,7 @@ from pipeline.video.decoder import decoder_for
 from pipeline.video.frames import checksum
 from pipeline.video.header import UNSTATED, Header, read_header
 from pipeline.video.scenes import SceneMeter
-from pipeline.video.tags import TagMeter, side_data
+from pipeline.video.tags import TagMeter
 from pipeline.video.timeline import Timeline, TimelineBuilder
 from pipeline.video.times import TimeRepairs
 from pipeline.video.truncation import last_duration, matroska_bytes, truncation
@@ -290,7 +289,7 @@ def _conclude(
         time_base=str(video.time_base),
         rate=str(rate),
         sample_aspect_ratio=str(video.sample_aspect_ratio) if video.sample_aspect_ratio else None,
-        display_matrix=display_matrix(first, context.name),
+        display_matrix=scan.tags.display_matrix,
         color_range=int(first.color_range) or int(context.color_range),
         color_space=_tag(first.colorspace, context.colorspace),
         color_primaries=_tag(first.color_primaries, context.color_primaries),
@@ -314,14 +313,6 @@ def _conclude(
 def _tag(of_frame: int, of_stream: int) -> int:
     """An H.273 code point; a frame's own beats the stream's, 2 means unspecified."""
     return int(of_stream) if int(of_frame) == UNSPECIFIED else int(of_frame)
-
-
-def display_matrix(frame: av.VideoFrame, codec: str) -> tuple[int, ...] | None:
-    """The nine 16.16 numbers that say how to rotate and mirror the picture, where the source has them."""
-    for data in side_data(frame, codec):
-        if data.type.name == "DISPLAYMATRIX":
-            return struct.unpack("=9i", bytes(data)[:36])
-    return None
 
 
 def _reason(error: Exception) -> str:

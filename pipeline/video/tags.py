@@ -1,7 +1,8 @@
-"""What the frames of a video say of themselves besides their samples: colour tags, HDR10 metadata, transparency."""
+"""What the frames of a video say of themselves besides their samples: colour, orientation, HDR10 metadata, transparency."""
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,14 @@ def side_data(frame: av.VideoFrame, codec: str) -> list[Any]:
         return []
 
 
+def display_matrix(entries: list[Any]) -> tuple[int, ...] | None:
+    """The nine 16.16 numbers that say how to rotate and mirror the picture, where the source has them."""
+    for entry in entries:
+        if entry.type.name == "DISPLAYMATRIX":
+            return struct.unpack("=9i", bytes(entry)[:36])
+    return None
+
+
 @dataclass(slots=True)
 class TagMeter:
     """Collects it frame by frame; ``refuse_change`` tells where frames disagree.
@@ -35,6 +44,7 @@ class TagMeter:
     """
 
     tags: tuple[int, int, int, int] | None = None
+    display_matrix: tuple[int, ...] | None = None
     transparent: bool = False
     mastering_display: tuple[str, ...] = ()
     content_light: tuple[int, ...] = ()
@@ -45,15 +55,17 @@ class TagMeter:
 
     def add(self, frame: av.VideoFrame, codec: str) -> None:
         tags = (int(frame.color_range), int(frame.colorspace), int(frame.color_primaries), int(frame.color_trc))
+        entries = side_data(frame, codec)
+        matrix = display_matrix(entries)
         if self.tags is None:
-            self.tags = tags
-        elif tags != self.tags and not self._change:
+            self.tags, self.display_matrix = tags, matrix
+        elif tags != self.tags:
             what = ", ".join(f"{name} from {a} to {b}" for name, a, b in zip(NAMES, self.tags, tags, strict=True) if a != b)
-            at = f" at {float(frame.pts * frame.time_base):.3f} s" if frame.pts is not None and frame.time_base else ""
-            self._change = f"frame {self.num_frames}{at} changes the {what} (code points of ITU-T H.273)"
+            self._note_change(frame, f"{what} (code points of ITU-T H.273)")
+        elif matrix and matrix != self.display_matrix:  # a frame that states none is shown as the one before
+            self._note_change(frame, f"display matrix from {self.display_matrix} to {matrix}")
         self.transparent = self.transparent or is_transparent(frame)
         self.num_frames += 1
-        entries = side_data(frame, codec)
         self.side_data.update(str(entry.type.name) for entry in entries)
         mastering, light = mastering_display(entries), content_light(entries)
         self.hdr_changes += bool(self.mastering_display and mastering and mastering != self.mastering_display)
@@ -61,7 +73,11 @@ class TagMeter:
         self.mastering_display = self.mastering_display or mastering
         self.content_light = self.content_light or light
 
+    def _note_change(self, frame: av.VideoFrame, what: str) -> None:
+        at = f" at {float(frame.pts * frame.time_base):.3f} s" if frame.pts is not None and frame.time_base else ""
+        self._change = self._change or f"frame {self.num_frames}{at} changes the {what}"
+
     def refuse_change(self, name: str) -> None:
-        """MediaError where two frames are tagged differently."""
+        """MediaError where two frames are tagged, rotated or mirrored differently."""
         if self._change:
             raise MediaError(f"{name}: {self._change}; split the video there first, and upscale the parts")

@@ -9,8 +9,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.bitstream import BitStreamFilterContext
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, MediaError
 from pipeline.video.matroska import CRC, SEGMENT, TRACKS, children, display_size, with_crc
 from pipeline.video.turn import ONE, orientation
 from tests.media import decoded, luma, numbered_frame, write_video
@@ -259,3 +260,18 @@ def test_c6_cropping_amid_a_chroma_sample_is_said(tmp_path: Path, job) -> None:
     report = job(cropping_mkv(tmp_path / "in.mkv", 11, 6, 5, 8), tmp_path / "out.mkv", **LOSSLESS)
     assert "the container crops at (11, 5), amid a chroma sample; done at (10, 4)" in report["warnings"]
     assert (report["width"], report["height"]) == (96, 72)
+
+
+def test_c6_a_rotation_that_changes_midway_is_refused_and_the_frame_named(tmp_path: Path, job) -> None:
+    upright, source = write_video(tmp_path / "upright.ts", 10, options={"g": "5", "bf": "0"}), tmp_path / "in.ts"
+    with av.open(str(upright)) as container, av.open(str(source), "w") as out:
+        stream = container.streams.video[0]
+        copy = out.add_stream_from_template(stream)
+        # ITU-T H.264, D.2.27: a display orientation SEI message before each of the later pictures.
+        turn = BitStreamFilterContext("h264_metadata=display_orientation=insert:rotate=90", stream)
+        for number, packet in enumerate(packet for packet in container.demux(stream) if packet.size):
+            for each in [packet] if number < 5 else turn.filter(packet):
+                each.stream = copy
+                out.mux(each)
+    with pytest.raises(MediaError, match=r"frame 5 at .* s changes the display matrix from None to .*; split the video there"):
+        job(source, tmp_path / "out.mkv")
