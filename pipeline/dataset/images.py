@@ -68,6 +68,7 @@ KNOWN_OTHERS = {
 }
 
 NOT_FOR_PILLOW = ("unknown pixel mode", "unknown data organization", "support not installed", "Unsupported BMP")
+BAND_SAMPLES = 16 << 20
 XMP_EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
 
 
@@ -236,8 +237,19 @@ def _pixels(image: Image.Image, kind: str, data: bytes) -> Pixels:
     else:
         names = {"F": "of floating point", "I": "of 32 bits", "LAB": "in Lab"}
         raise PictureError("unsupported", f"samples {names.get(mode, mode)} are not read; convert the picture to 16 bits first")
-    pixels = np.array(image if image.mode == mode else image.convert(mode))
-    return pixels if pixels.ndim == 3 else pixels[..., None]
+    return _samples(image if image.mode == mode else image.convert(mode))
+
+
+def _samples(image: Image.Image) -> Pixels:
+    """(H, W, C) uint8. Band by band, since Pillow hands over two copies of what is asked for at once."""
+    width, height = image.size
+    out = np.empty((height, width, len(image.getbands())), np.uint8)
+    rows = max(1, BAND_SAMPLES // (width * out.shape[2]))
+    for top in range(0, height, rows):
+        bottom = min(height, top + rows)
+        part = image if rows >= height else image.crop((0, top, width, bottom))
+        out[top:bottom] = np.asarray(part).reshape(bottom - top, width, -1)
+    return out
 
 
 def _grey16(image: Image.Image) -> Pixels:

@@ -65,18 +65,18 @@ def with_deadly(*keys: str) -> Any:
 
 @pytest.mark.usefixtures("ray_session")
 def test_a_picture_that_kills_its_process_costs_one_row_and_no_neighbour(tmp_path: Path) -> None:
-    write_archive(tmp_path / "in", 60)
+    write_archive(tmp_path / "in", 24)
     deadly = "1/picture 4.png"
-    settings = {"device": "cpu", "workers": 2, "shard_rows": 32, "output": "parquet"}
+    settings = {"device": "cpu", "workers": 2, "shard_rows": 12, "output": "parquet"}
 
     report = upscale(tmp_path / "in", tmp_path / "out", with_deadly(deadly), **settings)
 
     assert report["exit_code"] == 3
     rows = pq.read_table(tmp_path / "out/_index.parquet").to_pylist()
     assert [row["key"] for row in rows if row["status"] == "crashed"] == [deadly]
-    assert len(rows) == len({row["key"] for row in rows}) == report["images"] == report["images_processed"] == 69
+    assert len(rows) == len({row["key"] for row in rows}) == report["images"] == report["images_processed"] == 33
     # However the deadly one was found, the shard's others lie where they would without it.
-    calm = upscale(tmp_path / "in", tmp_path / "calm", local.run_units, output="parquet", shard_rows=32)
+    calm = upscale(tmp_path / "in", tmp_path / "calm", local.run_units, output="parquet", shard_rows=12)
     assert report["counts"] == {**calm["counts"], "ok": calm["counts"]["ok"] - 1, "crashed": 1}
     assert {row["key"]: row["output_sha256"] for row in rows if row["status"] == "ok"}.items() < {
         row["key"]: row["output_sha256"] for row in pq.read_table(tmp_path / "calm/_index.parquet").to_pylist()
@@ -84,7 +84,7 @@ def test_a_picture_that_kills_its_process_costs_one_row_and_no_neighbour(tmp_pat
     assert len(list((tmp_path / "out/data").iterdir())) == len(list((tmp_path / "calm/data").iterdir()))
     # It stays as it is until told otherwise, and then does no harm any more.
     assert upscale(tmp_path / "in", tmp_path / "out", **settings)["images_processed"] == 0
-    again = upscale(tmp_path / "in", tmp_path / "out", **settings, retry_failed=True)
+    again = upscale(tmp_path / "in", tmp_path / "out", local.run_units, output="parquet", shard_rows=12, retry_failed=True)
     assert again["counts"] == calm["counts"]
     assert tree(tmp_path / "out") == tree(tmp_path / "calm")
 

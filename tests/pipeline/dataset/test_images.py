@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
-from pipeline.dataset import exif, png
+from pipeline.dataset import exif, images, png
 from pipeline.dataset.encoding import write_picture
 from pipeline.dataset.images import read_picture
 from pipeline.dataset.picture import Encoding, Picture, PictureError
-from tests.pipeline.dataset.files import ANY, drawn, every_kind, exif_block, noise, saved, tiff16
+from tests.pipeline.dataset.files import ANY, drawn, every_kind, exif_block, noise, random_picture, saved, tiff16
 
 FILES = every_kind()
 
@@ -305,3 +305,11 @@ def test_f1_damage_is_a_picture_error_or_a_picture_and_never_another_exception(n
 @pytest.mark.parametrize("profile", [b"", b"p" * 301])
 def test_a_webp_file_is_known_as_lossless_whatever_lies_before_its_pixels(lossless: bool, profile: bytes) -> None:
     assert read(saved(drawn(), "WEBP", lossless=lossless, icc_profile=profile)).lossless is lossless
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_pixels_taken_band_by_band_are_the_same(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = random_picture(21, 27, channels, np.uint8)
+    data = saved(truth[..., 0] if channels == 1 else truth, "PNG")
+    monkeypatch.setattr(images, "BAND_SAMPLES", 300)
+    assert np.array_equal(read_picture(data, ANY).pixels, truth)
