@@ -41,11 +41,17 @@ def write_picture(picture: Picture, pixels: Pixels, encoding: Encoding, more: Se
     elif kind == "PNG":
         data = _png(pixels, encoding.png_level, picture, block)
     else:
-        out = io.BytesIO()
         with Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels) as image:
-            image.save(out, kind, **_options(kind, picture, block, encoding))
-        data = out.getvalue()
+            data = save(image, kind, picture, encoding)
     return data, ENDINGS[kind]
+
+
+def save(image: Image.Image, kind: str, picture: Picture, encoding: Encoding) -> bytes:
+    """A JPEG or WebP file of ``image``, with the metadata of the ``picture`` it was made of."""
+    block = exif.with_size(picture.metadata.exif, *image.size) if picture.metadata.exif else None
+    out = io.BytesIO()
+    image.save(out, kind, **_options(kind, picture, block, encoding))
+    return out.getvalue()
 
 
 def open_png(file: BinaryIO, picture: Picture, shape: tuple[int, ...], encoding: Encoding) -> png.Writer:

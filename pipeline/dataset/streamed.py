@@ -7,14 +7,16 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
+from PIL import Image
 
 from pipeline.config import ImagesConfig
-from pipeline.dataset.encoding import ENDINGS, PILLOW_BYTES, format_for, open_png, write_picture
+from pipeline.dataset.encoding import ENDINGS, PILLOW_BYTES, format_for, open_png, save
 from pipeline.dataset.enlarge import Comparison, enlarge_in_bands, target_size
 from pipeline.dataset.images import READERS, format_of, our_limits
 from pipeline.dataset.picture import Encoding, Picture, Pixels
 from swinir.upscaler import Upscaler
+
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # by number of channels
 
 
 def is_large(data: bytes, model_scale: int, config: ImagesConfig) -> bool:
@@ -58,15 +60,15 @@ def enlarge_to_file(
             behind.wait()
             writer.close()
         else:
-            whole = np.empty(shape, pixels.dtype)
+            whole = Image.new(MODES[shape[2]], size)
 
             def keep(top: int, codes: Pixels) -> None:
-                whole[top : top + len(codes)] = codes
+                whole.paste(Image.fromarray(codes[..., 0] if shape[2] == 1 else codes), (0, top))
                 comparison.add(top, codes)
 
             enlarge_in_bands(upscaler, pixels, size, lambda *band: behind.do(lambda: keep(*band)), on_band)
             behind.wait()
-            file.write(write_picture(picture, whole, encoding)[0])
+            file.write(save(whole, kind, picture, encoding))
     return (ENDINGS[kind], *comparison.result())
 
 
