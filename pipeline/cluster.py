@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import os
 import re
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +25,7 @@ from pipeline.worker import Failed, Worker, one_line
 
 _OBJECT_STORE_BYTES = 200_000_000  # descriptions and weights; pixels never go there
 _REFRESH_S = 5.0  # between two looks at what the cluster has
+_CONNECT_TIMEOUT_S = 10.0
 _GET_TIMEOUT_S = 60.0  # a ready value is fetched at once, unless its node has just gone
 
 
@@ -61,6 +63,7 @@ def connected(address: str | None, workload: Workload) -> Iterator[bool]:
             with _environment("RAY_AUTH_MODE", "disabled"), _started(_local_arguments(), "start Ray on this machine"):
                 yield False
         else:
+            _refuse_silence(address)
             with _started({"address": address, **_shipped_code(workload)}, f"join the Ray cluster at {address}"):
                 yield True
 
@@ -83,6 +86,17 @@ def _started(arguments: dict[str, Any], doing: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _refuse_silence(address: str) -> None:
+    """Raise ConfigError where nothing listens at host:port: Ray itself waits for minutes, with warnings in its own words."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto", or a form that Ray knows
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"cannot join the Ray cluster at {address}: {error}; is `ray start --head` running there?") from error
 
 
 def _silence_raylet() -> None:

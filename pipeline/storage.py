@@ -180,6 +180,17 @@ def _explained(error: Exception, verb: str, url: str) -> UpscaleError:
     return OutputError(f"cannot {verb} {url}: {_one_line(error)}; run the same command again to resume")
 
 
+def why_missing(error: FileNotFoundError) -> str:
+    """In words; fsspec's http says "not found" of servers that cannot be reached or answer with another error, too."""
+    status = retry.http_status(error)
+    if status is not None:
+        return "no such file" if status in (404, 410) else f"cannot be read: the server answers with status {status}"
+    for cause in retry.causes(error):
+        if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
+            return f"cannot be read: its server cannot be reached ({_one_line(cause)})"
+    return "no such file"
+
+
 @dataclass(frozen=True, slots=True)
 class SourceIdentity:
     """What tells one version of a source file from another. ``version`` is the etag, or for a local file its mtime in ns."""
@@ -199,7 +210,7 @@ def identify(url: str) -> SourceIdentity:
     try:
         identity = _identify_local(path) if path is not None else _identify_remote(url)
     except FileNotFoundError as error:
-        raise MediaError(f"{url}: no such file") from error
+        raise MediaError(f"{url}: {why_missing(error)}") from error
     except UpscaleError:
         raise
     except PermissionError as error:
@@ -281,7 +292,7 @@ def open_input(url: str) -> Iterator[str | BinaryIO]:
             )
         )
     except FileNotFoundError as error:
-        raise MediaError(f"{url}: no such file") from error
+        raise MediaError(f"{url}: {why_missing(error)}") from error
     except Exception as error:
         raise MediaError(f"{url}: cannot be read: {_one_line(error)}") from error
     with contextlib.closing(file):
@@ -343,7 +354,7 @@ def fetch(url: str, local: Path) -> None:
         with publishing(local) as part:
             retry.call(lambda: filesystem.get_file(remote, os.fspath(part)))
     except FileNotFoundError as error:
-        raise MediaError(f"{url}: no such file") from error
+        raise MediaError(f"{url}: {why_missing(error)}") from error
     except UpscaleError:
         raise
     except Exception as error:

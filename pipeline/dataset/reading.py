@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, cast
 from pipeline import retry
 from pipeline.errors import ConfigError, MediaError, OutputError
 from pipeline.folders import open_filesystem
-from pipeline.storage import open_input
+from pipeline.storage import open_input, why_missing
 
 _PLACE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://[^/]*")
 
@@ -75,7 +75,7 @@ def explained(url: str) -> Iterator[None]:
             raise OutputError(f"{error}; run the same command again to resume") from error
         raise
     except FileNotFoundError as error:
-        raise MediaError(one_line(f"{url}: no such file")) from error
+        raise MediaError(one_line(f"{url}: {why_missing(error)}")) from error
     except PermissionError as error:
         raise MediaError(one_line(f"{url}: permission denied; check who may read it")) from error
     except Exception as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -191,6 +192,16 @@ def test_ray_client_is_refused_with_what_to_do(store: Store, monkeypatch: pytest
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with pytest.raises(ConfigError, match=r"ray://head:10001: Ray Client cannot stream progress; run this command on a node"):
         run(store, [], RunOptions(address="ray://head:10001"))
+
+
+def test_an_address_where_nobody_listens_is_said_at_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    started = time.monotonic()
+    with pytest.raises(ConfigError, match=f"cannot join the Ray cluster at {address}: .*refused; is `ray start --head`"):
+        run(store, [], RunOptions(address=address))
+    assert time.monotonic() - started < 15
 
 
 @pytest.mark.parametrize(

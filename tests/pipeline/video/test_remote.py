@@ -64,3 +64,27 @@ def test_a_source_behind_http(tmp_path: Path, job) -> None:
         server.shutdown()
         server.server_close()
     assert numbers(tmp_path / "out.mkv", scale=2) == list(range(30))
+
+
+class Broken(Quiet):
+    def do_HEAD(self) -> None:
+        self.send_error(int(self.path.partition("/")[2].partition("/")[0]))
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+
+
+def test_a_server_that_refuses_or_is_not_there_is_not_taken_for_a_missing_file(tmp_path: Path, job) -> None:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Broken)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        for status, says in ((404, "no such file"), (410, "no such file"), (400, "status 400")):
+            with pytest.raises(MediaError, match=says):
+                job(f"{url}/{status}/in.mp4", tmp_path / "out.mkv")
+    finally:
+        server.shutdown()
+        server.server_close()
+    with pytest.raises(MediaError, match=r"in\.mp4: cannot be read: its server cannot be reached \(.*\)$"):
+        job(f"{url}/in.mp4", tmp_path / "out.mkv")
+    assert not list(tmp_path.iterdir())
