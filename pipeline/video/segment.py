@@ -73,7 +73,9 @@ class SegmentRunner:
         start, stop = unit.spec["start"], unit.spec["stop"]
         pts = [int(t - self._pts[start]) for t in self._pts[start:stop]]
         is_gif = job.plan.encode.codec == "gif"
-        memory = None if job.reuse_within is None else TileMemory(job.reuse_within)
+        # What has no weights costs less than the comparison.
+        reuses = job.reuse_within is not None and self._upscaler.in_chans
+        memory = TileMemory(job.reuse_within or 0.0) if reuses else None
         with tempfile.TemporaryDirectory(prefix="swinir-") as scratch:
             path = Path(scratch) / "segment.arrow"
             encoder = (GifEncoder if is_gif else SegmentEncoder)(path, job.plan.encode, job.plan.target_layout)
