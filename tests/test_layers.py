@@ -35,7 +35,7 @@ ORDER = [
     "dataset.streamed", "dataset.workload", "dataset.card",
     "dataset.job", "video.cuts", "video.packing", "video.frames", "video.hdr", "video.header", "video.tags",
     "video.decoder", "video.combing", "video.cropping", "video.scenes", "video.times", "video.truncation", "video.timeline",
-    "video.clock", "video.fields", "video.matroska", "video.packets", "video.probe", "video.quicktime", "video.sequence",
+    "video.clock", "video.editlist", "video.fields", "video.matroska", "video.packets", "video.probe", "video.quicktime", "video.sequence",
     "video.size", "video.turn", "video.colours", "video.plan", "video.gif", "video.slices", "video.encode", "video.priming",
     "video.subtitles", "video.streams", "video.drymux", "video.describe", "video.compare", "video.reader", "video.assemble",
     "video.destination", "video.pictures", "video.segment", "video.job", "video.preview", "video.sample", "api",

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from pipeline.errors import OutputError
 from pipeline.storage import Store
 from pipeline.video.clock import WRAPPING, SourceClock
+from pipeline.video.editlist import hide_priming
 from pipeline.video.matroska import state_pixel_shape
 from pipeline.video.packets import StoredPacket, read_packets
 from pipeline.video.plan import EncodeSpec
@@ -107,6 +108,10 @@ def assemble(
             if isinstance(like, VideoStream):
                 shapes[track.stream.index] = (like.width, like.height, like.sample_aspect_ratio or Fraction())
         places = [stream.index for stream in out.streams if stream.type != "attachment"]
+        late = {track.stream.index: track.late_priming_s for track in tracks.values() if track.late_priming_s}
+        in_index = [stream.index for stream in out.streams if not is_cover(stream)]
+    if late:
+        hide_priming(target, {in_index.index(index): seconds for index, seconds in late.items()})
     for index, (width, height, shape) in shapes.items() if container_format in ("matroska", "webm") else ():
         if shape and index in places:
             state_pixel_shape(target, places.index(index), width, height, shape)

@@ -62,7 +62,7 @@ def compare(source: Description, result: Description) -> list[Check]:
         if pair.source.hashes and not (pair.source.picture and pair.source.hashes != pair.result.hashes):
             checks += _payload(pair)
         shows_another = bool(first) and pair.source.type == "video" and pair.result.index not in first
-        checks += [*_labels(pair, shows_another)]
+        checks += [*_labels(pair, shows_another, source.tags, result.tags)]
     checks += [Check(f"{s.type} {s.index}", "lost", f"{s.codec}, {s.language}: not in the result") for s in lost]
     checks += [Check(f"{s.type}", "differs", f"{s.codec}, {s.language}: in the result alone, stream {s.index}") for s in extra]
     return checks
@@ -251,8 +251,11 @@ def _payload(pair: Pair) -> Iterator[Check]:
         yield _equal(f"{pair.name} priming", source.skipped_samples, result.skipped_samples)
 
 
-def _labels(pair: Pair, shows_another: bool) -> Iterator[Check]:
-    """``shows_another``: another video of the result is the upscaled one, and its default."""
+def _labels(pair: Pair, shows_another: bool, of_source: dict[str, str], of_result: dict[str, str]) -> Iterator[Check]:
+    """``shows_another``: another video of the result is the upscaled one, and its default; then the tags of both files.
+
+    What a stream says as its file does is kept where the result's file says it.
+    """
     source, result = pair
     if not source.picture:
         yield _equal(f"{pair.name} codec", source.codec, result.codec)
@@ -263,8 +266,9 @@ def _labels(pair: Pair, shows_another: bool) -> Iterator[Check]:
     yield _disposition(
         f"{pair.name} disposition", source.disposition, result.disposition, shows_another and source.type == "video"
     )
-    tags = ({k: v for k, v in s.tags.items() if k.lower() not in OWN_TAGS | COMPARED} for s in pair)
-    yield _tags(f"{pair.name} tags", *tags)
+    old, new = ({k: v for k, v in s.tags.items() if k.lower() not in OWN_TAGS | COMPARED} for s in pair)
+    common = {k.lower(): v for k, v in of_source.items()}.items() & {k.lower(): v for k, v in of_result.items()}.items()
+    yield _tags(f"{pair.name} tags", old, new | {k: v for k, v in old.items() if (k.lower(), v) in common and k not in new})
 
 
 def _disposition(name: str, old: tuple[str, ...], new: tuple[str, ...], shows_another: bool) -> Check:

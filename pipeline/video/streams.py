@@ -126,10 +126,17 @@ class Track:
     """A stream of the result and how it takes another's packets."""
 
     def __init__(
-        self, stream: Stream, rises: bool, clock: SampleClock | None = None, text: TextConverter | None = None
+        self,
+        stream: Stream,
+        rises: bool,
+        clock: SampleClock | None = None,
+        text: TextConverter | None = None,
+        sample_rate: int = 0,
     ) -> None:
-        self.stream, self._rises, self._clock, self._text = stream, rises, clock, text
+        """``sample_rate`` is that of sound in a container that hides priming by an edit list, else 0."""
+        self.stream, self._rises, self._clock, self._text, self._sample_rate = stream, rises, clock, text, sample_rate
         self.taken = Taken()
+        self.late_priming_s = Fraction(0)  # of sound that starts after zero: all its packets come so much later
         self._last: int | None = None
 
     def take(self, packet: av.Packet[Any]) -> av.Packet[Any] | None:
@@ -145,10 +152,24 @@ class Track:
             packet = text
         if self._clock:
             self._clock.apply(packet)
+        if self._sample_rate:
+            self._delay_for_priming(packet)
         moved = self._keep_rising(packet)
         packet.stream = self.stream
         self.taken = Taken(self.taken.num_packets + 1, self.taken.num_moved + moved)
         return packet
+
+    def _delay_for_priming(self, packet: av.Packet[Any]) -> None:
+        """FFmpeg's muxer takes the first packet's time for the start of the sound, which lies after what is not to be heard."""
+        assert packet.time_base is not None
+        assert packet.pts is not None
+        if not self.taken.num_packets:
+            priming_s = Fraction(skipped_samples(packet)[0], self._sample_rate)
+            if priming_s and packet.pts * packet.time_base + priming_s > packet.time_base:
+                self.late_priming_s = priming_s
+        shift = round(self.late_priming_s / packet.time_base)
+        packet.pts += shift
+        packet.dts = packet.pts if packet.dts is None else packet.dts + shift
 
     def _keep_rising(self, packet: av.Packet[Any]) -> bool:
         """Muxers refuse decode times that fall, and most of them equal ones, which rounding to milliseconds makes."""
@@ -229,14 +250,16 @@ def add_track(out: OutputContainer, source: Stream, plan: StreamPlan, opening: O
     copy_tags(source, stream)
     if isinstance(stream, VideoStream) and isinstance(source, VideoStream) and source.sample_aspect_ratio:
         stream.codec_context.sample_aspect_ratio = source.sample_aspect_ratio  # templates have the codec's own alone
-    clock = None
+    clock, sample_rate = None, 0
     if container_format in ("mp4", "mov"):
         if plan.codec == "hevc":
             stream.codec_context.codec_tag = "hvc1"
         if isinstance(source, AudioStream) and not counts_samples(source):
             clock = SampleClock(source)
             stream.time_base = Fraction(1, source.codec_context.sample_rate)
-    return Track(stream, rises, clock)
+        if isinstance(source, AudioStream):
+            sample_rate = source.codec_context.sample_rate
+    return Track(stream, rises, clock, sample_rate=sample_rate)
 
 
 def copy_container_tags(out: OutputContainer, container: InputContainer, shift: Fraction = Fraction(0)) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 
 import av
@@ -19,16 +21,8 @@ from tests.media import decoded, write_video
 from tests.pipeline.video.test_alpha import first_frames, write_frames
 from tests.pipeline.video.test_colour_tags import HDR10, hdr10_of, tags_of
 
-COLOURS = [
-    (0, 0, 0),
-    (1, 1, 1),
-    (0.5, 0.5, 0.5),
-    (0.2, 0.5, 0.8),
-    (0.9, 0.6, 0.3),
-    (0.3, 0.5, 0.25),
-    (0.75, 0.75, 0),
-    (0, 0.75, 0.75),
-]
+# The corners of the cube, saturated as can be, and what lies between them.
+COLOURS = [*product((0.0, 1.0), repeat=3), (0.5, 0.5, 0.5), (0.2, 0.5, 0.8), (0.9, 0.6, 0.3), (0.75, 0.75, 0)]
 
 
 def drawn(rgb: torch.Tensor) -> av.VideoFrame:
@@ -46,7 +40,6 @@ def mean_rgb(frame: av.VideoFrame) -> np.ndarray:
 
 
 def test_c3_a_network_shifts_no_channel_of_plain_colours_and_gradients(tmp_path: Path, job) -> None:
-    """Of saturated red, green and magenta the bundled weights shift one by up to 0.6 codes; more training will tell."""
     ramp = torch.linspace(0.05, 0.95, 64).expand(48, 64)
     pictures = [torch.tensor(colour, dtype=torch.float32).view(3, 1, 1).expand(3, 48, 64) for colour in COLOURS]
     pictures += [torch.stack([ramp, ramp, ramp]), torch.stack([ramp, ramp.flip(1), 0.3 + 0.4 * ramp])]
@@ -121,6 +114,39 @@ def test_c5_of_dolby_vision_the_base_layer_is_kept_and_the_loss_said(tmp_path: P
     assert tags_of(tmp_path / "out.mp4") == {(1, 9, 9, 16)}
     with pytest.raises(MediaError, match=r"Dolby Vision profile 5 .* convert it to HDR10"):
         job(with_dolby_vision(plain, tmp_path / "five.mp4", 5, 0), tmp_path / "five.out.mp4")
+
+
+def dynamic_metadata() -> bytes:
+    """The least that HDR10+ can say (SMPTE ST 2094-40, T.35 header first) as an SEI unit of HEVC (H.265, 7.3.5)."""
+    fields = [(0xB5, 8), (0x3C, 16), (1, 16), (4, 8), (1, 8), (1, 2), (1000, 27), (0, 1), *[(50000, 17)] * 3, (20000, 17),
+              (0, 4), (5, 10), (0, 1), (0, 1), (0, 1)]  # fmt: skip
+    bits = "".join(f"{value:0{width}b}" for value, width in fields)
+    payload = bytes(int(bits[at : at + 8].ljust(8, "0"), 2) for at in range(0, len(bits), 8))
+    message = b"\4" + bytes([len(payload)]) + payload + b"\x80"
+    escaped = re.sub(rb"\0\0(?=[\0-\3])", b"\0\0\3", message)
+    return bytes([39 << 1, 1]) + escaped
+
+
+def test_c5_of_hdr10_plus_the_base_layer_is_kept_and_the_loss_said(tmp_path: Path, job) -> None:
+    options = {"x265-params": "log-level=error:hdr10=1:max-cll=1000,400"}
+    plain = write_video(tmp_path / "plain.mp4", 3, codec="libx265", pix_fmt="yuv420p10le", options=options, tags=HDR10)
+    source, unit = tmp_path / "in.mp4", dynamic_metadata()
+    with av.open(str(plain)) as old, av.open(str(source), "w") as new:
+        copy = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux():
+            if packet.size:
+                changed = av.Packet(len(unit).to_bytes(4, "big") + unit + bytes(packet))
+                changed.pts, changed.dts, changed.time_base = packet.pts, packet.dts, packet.time_base
+                changed.duration, changed.is_keyframe, changed.stream = packet.duration, packet.is_keyframe, copy
+                new.mux(changed)
+    assert "DYNAMIC_HDR_PLUS" in {data.type.name for data in decoded(source)[0].side_data}
+
+    report = job(source, tmp_path / "out.mp4", model="identity", codec="libx265")
+
+    assert any("HDR10+ metadata cannot be carried over" in line for line in report["warnings"])
+    assert tags_of(tmp_path / "out.mp4") == {(1, 9, 9, 16)}
+    assert hdr10_of(tmp_path / "out.mp4") == hdr10_of(source)
+    assert hdr10_of(source)[1] == (1000, 400)
 
 
 def test_every_loss_is_said_once_and_what_encoders_note_is_not() -> None:

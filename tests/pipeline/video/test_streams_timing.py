@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from fractions import Fraction
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -113,6 +114,26 @@ def test_d5_audio_starting_2_s_late_and_longer_than_the_video(tmp_path: Path, jo
     assert heard_from(result)[1] == heard > 2 * 48000
     assert digests(result)[1] == digests(source)[1]
     assert len(numbers(result, 2)) == 75
+
+
+@pytest.mark.parametrize("after", ["mp4", "mov"])
+@pytest.mark.parametrize("codec", ["aac", "ac3"])
+@pytest.mark.parametrize("start_s", [0.01, 2])
+def test_d5_priming_of_late_sound_is_heard_nowhere(tmp_path: Path, job, after: str, codec: str, start_s: float) -> None:
+    source, result, again = tmp_path / "in.mkv", tmp_path / f"out.{after}", tmp_path / f"again.{after}"
+    Builder(source).video().text("subrip", [(100, 900, "a")]).sound(codec, 1, start_s=start_s).sound("aac", 1).write()
+    job(source, result, convert_subtitles=True)
+    job(result, again)
+    start, heard = heard_from(source)
+    assert abs(start - Fraction(start_s)) <= MILLISECOND / 2
+    for path in (result, again):
+        assert abs(heard_from(path)[0] - start) <= MILLISECOND / 2  # Matroska's
+        assert heard_from(path)[1] == heard
+        assert len(numbers(path, 2 if path == result else 4)) == 50
+    assert heard_from(again) == heard_from(result)
+    content = result.read_bytes()
+    ticks, duration = struct.unpack_from(">II", content, content.index(b"mvhd") + 16)
+    assert abs(Fraction(duration, ticks) - max(2, heard_from(result)[0] + heard * SAMPLE)) <= SAMPLE
 
 
 @pytest.mark.parametrize("after", ["mkv", "mp4"])

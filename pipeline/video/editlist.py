@@ -1,0 +1,94 @@
+"""Priming of sound that starts late, hidden in a finished mp4: FFmpeg's muxer hides only what comes before time zero.
+
+ISO 14496-12, 8.6.6: a first edit without media says when a track starts, the second from which of its media on it is shown.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.errors import OutputError
+
+
+class Box(NamedTuple):
+    kind: bytes
+    content: int
+    stop: int
+
+
+class Number(NamedTuple):
+    """Where an unsigned number of the header lies."""
+
+    at: int
+    size: int
+
+    def read(self, data: bytearray) -> int:
+        return int.from_bytes(data[self.at : self.at + self.size], "big")
+
+    def write(self, data: bytearray, value: int) -> None:
+        data[self.at : self.at + self.size] = value.to_bytes(self.size, "big")
+
+
+def hide_priming(path: Path, tracks: dict[int, Fraction]) -> None:
+    """Show the sound of the numbered tracks, from 0, only from so many seconds of it on; when they start stays as it is.
+
+    Raises OutputError where the file's index is not as FFmpeg writes it.
+    """
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
+        index = next((box for box in boxes(content, 0, len(content)) if box.kind == b"moov"), None)
+        if index is None:
+            raise OutputError("the result has no index; choose an .mkv destination")
+        data = bytearray(content[index.content : index.stop])
+        patch_index(data, tracks)
+        content[index.content : index.stop] = bytes(data)
+
+
+def patch_index(data: bytearray, tracks: dict[int, Fraction]) -> None:
+    """``data`` is the content of a moov box."""
+    movie = _one(data, Box(b"", 0, len(data)), b"mvhd")
+    movie_ticks = Number(movie.content + (20 if data[movie.content] else 12), 4).read(data)
+    traks = [box for box in boxes(data, 0, len(data)) if box.kind == b"trak"]
+    for place, hidden_s in tracks.items():
+        edits = _one(data, _one(data, traks[place], b"edts"), b"elst")
+        width = 8 if data[edits.content] else 4
+        first, second = (edits.content + 8 + number * (2 * width + 4) for number in (0, 1))
+        count, empty = Number(edits.content + 4, 4).read(data), Number(first + width, width).read(data)
+        if (count, empty) != (2, (1 << 8 * width) - 1):
+            raise OutputError(f"track {place} has no edit list of a pause and its sound; choose an .mkv destination")
+        media = _one(data, _one(data, traks[place], b"mdia"), b"mdhd")
+        media_ticks = Number(media.content + (20 if data[media.content] else 12), 4).read(data)
+        hidden = round(hidden_s * movie_ticks)
+        header = _one(data, traks[place], b"tkhd")
+        for duration in (Number(second, width), _track_duration(data, header)):
+            duration.write(data, duration.read(data) - hidden)
+        Number(second + width, width).write(data, round(hidden_s * media_ticks))
+    durations = [_track_duration(data, _one(data, trak, b"tkhd")).read(data) for trak in traks]
+    wide = data[movie.content]
+    Number(movie.content + (24 if wide else 16), 8 if wide else 4).write(data, max(durations))
+
+
+def boxes(data: bytearray | mmap.mmap, start: int, stop: int) -> Iterator[Box]:
+    """The boxes in a range of bytes."""
+    while start + 8 <= stop:
+        size, kind = struct.unpack_from(">I4s", data, start)
+        head = 16 if size == 1 else 8
+        size = struct.unpack_from(">Q", data, start + 8)[0] if size == 1 else size or stop - start
+        yield Box(kind, start + head, min(start + size, stop))
+        start += max(size, 8)
+
+
+def _one(data: bytearray, inside: Box, kind: bytes) -> Box:
+    found = next((box for box in boxes(data, inside.content, inside.stop) if box.kind == kind), None)
+    if found is None:
+        raise OutputError(f"the index of the result has no {kind.decode()} box; choose an .mkv destination")
+    return found
+
+
+def _track_duration(data: bytearray, header: Box) -> Number:
+    wide = data[header.content]
+    return Number(header.content + (28 if wide else 20), 8 if wide else 4)
