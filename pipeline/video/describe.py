@@ -22,7 +22,7 @@ from pipeline.video.header import UNSTATED, read_header
 from pipeline.video.probe import UNSPECIFIED, open_media, use_threads
 from pipeline.video.tags import display_matrix, side_data
 from pipeline.video.times import exact_times, jumps_back, unwrap
-from pipeline.video.truncation import last_duration, matroska_bytes, truncation
+from pipeline.video.truncation import gif_is_cut, last_duration, matroska_bytes, truncation
 
 DYNAMIC_HDR = ("DYNAMIC_HDR_PLUS", "DYNAMIC_HDR_VIVID", "DOVI_METADATA", "DOVI_RPU_BUFFER")
 
@@ -128,7 +128,7 @@ class _Seen:
 
 def describe(source: str | BinaryIO, name: str) -> Description:
     """Read the whole file once. MediaError where it cannot be opened; damage further on is listed, not raised."""
-    declared_bytes = matroska_bytes(source)
+    declared_bytes, cut = matroska_bytes(source), gif_is_cut(source)
     with open_media(source, name) as container:
         seen = {stream.index: _Seen() for stream in container.streams}
         for video in container.streams.video:
@@ -137,7 +137,7 @@ def describe(source: str | BinaryIO, name: str) -> Description:
         last_end_s = max((s.end_s for s in seen.values()), default=0.0)
         for video in container.streams.video:
             state = seen[video.index]
-            short = [] if is_cover(video) else truncation(container, video, declared_bytes, state.num_packets, last_end_s)
+            short = [] if is_cover(video) else truncation(container, video, declared_bytes, cut, state.num_packets, last_end_s)
             state.is_short = bool(short)
             damage += [line for line in short if line not in damage]
         notes: list[str] = []

@@ -29,7 +29,7 @@ from pipeline.video.scenes import SceneMeter
 from pipeline.video.tags import TagMeter
 from pipeline.video.timeline import Timeline, TimelineBuilder
 from pipeline.video.times import TimeRepairs
-from pipeline.video.truncation import last_duration, matroska_bytes, truncation
+from pipeline.video.truncation import gif_is_cut, last_duration, matroska_bytes, truncation
 
 UNSPECIFIED = 2  # the H.273 code point of matrix, primaries and transfer that nobody stated
 
@@ -90,6 +90,7 @@ class _Scan:
     num_packets: int = 0
     last_end_s: float = 0.0
     declared_bytes: int | None = None  # of a Matroska file
+    is_cut: bool = False  # of a GIF
     clocks: dict[int, StreamClock] = field(default_factory=dict)  # of the other streams
     tags: TagMeter = field(default_factory=TagMeter)
     name_at: Callable[[int], str] | None = None  # of an image sequence: which file a byte belongs to
@@ -144,12 +145,12 @@ class _DamagedError(Exception):
 def _probe(
     source: str | BinaryIO, name: str, stream: int | None, on_frame: Callable[[int], None], threads: int
 ) -> tuple[VideoInfo, Timeline]:
-    declared_bytes = matroska_bytes(source)
+    declared_bytes, cut = matroska_bytes(source), gif_is_cut(source)
     with open_media(source, name) as container:
         video = choose_video_stream(container, name, stream)
         header = read_header(container, video.index)
         use_threads(video, threads)
-        scan = _Scan(name_at=getattr(source, "name_at", None), declared_bytes=declared_bytes)
+        scan = _Scan(name_at=getattr(source, "name_at", None), declared_bytes=declared_bytes, is_cut=cut)
         for _ in _decode_all(container, video, scan):
             on_frame(scan.timeline.num_frames)
         _note_lost_packets(video, scan)
@@ -205,7 +206,12 @@ def _note_lost_packets(video: VideoStream, scan: _Scan) -> None:
     Other codecs have packets that show nothing by design.
     """
     shown = {pts for pts in scan.timeline.pts if pts is not None}
-    if video.codec_context.name not in ("h264", "hevc") or len(shown) != scan.timeline.num_frames or scan.combs.seen.flagged:
+    if (
+        not shown
+        or video.codec_context.name not in ("h264", "hevc")
+        or len(shown) != scan.timeline.num_frames
+        or scan.combs.seen.flagged
+    ):
         return
     noted = {pts for _, pts in scan.timeline.missing}
     rising = sorted(shown)
@@ -254,7 +260,7 @@ def _conclude(
     first, context = scan.first, video.codec_context
     assert video.time_base is not None
     rate = video.guessed_rate or video.average_rate or Fraction(25)
-    short = truncation(container, video, scan.declared_bytes, scan.num_packets, scan.last_end_s)
+    short = truncation(container, video, scan.declared_bytes, scan.is_cut, scan.num_packets, scan.last_end_s)
     trust_pts = container.format.name != "avi" or not context.has_b_frames
     builder, last_pts = scan.timeline, max((pts for pts in scan.timeline.pts if pts is not None), default=0)
     if not short and builder.pts[-1] == last_pts:

@@ -14,12 +14,17 @@ ROUNDING_S = Fraction(2, 1000)  # edit lists and Matroska's tags are often in mi
 
 
 def truncation(
-    container: InputContainer, video: VideoStream, declared_bytes: int | None, num_packets: int, last_end_s: float
+    container: InputContainer,
+    video: VideoStream,
+    declared_bytes: int | None,
+    is_cut: bool,
+    num_packets: int,
+    last_end_s: float,
 ) -> list[str]:
     """What says that the file is cut short: an index, a declared size or duration, a last packet that is no whole one.
 
-    ``declared_bytes`` is ``matroska_bytes`` of it, ``num_packets`` how many the video has, ``last_end_s`` where the last packet
-    of any stream ends.
+    ``declared_bytes`` is ``matroska_bytes`` of it and ``is_cut`` is ``gif_is_cut``, ``num_packets`` how many the video has,
+    ``last_end_s`` where the last packet of any stream ends.
     """
     names, short = container.format.name.split(","), None
     if "mp4" in names and len(video.index_entries) > num_packets:
@@ -33,6 +38,8 @@ def truncation(
         short = f"{video.frames} video packets declared, {num_packets} there"
     elif "mpegts" in names and container.size > 0 and all(container.size % packet for packet in (188, 192, 204)):
         short = "it ends in the middle of a transport packet"
+    elif "gif" in names and is_cut:
+        short = "its blocks do not lead to its end"
     return [f"the file is truncated: {short}"] if short else []
 
 
@@ -57,6 +64,47 @@ def matroska_bytes(source: str | BinaryIO) -> int | None:
         return None
     at, size = _vint(head, at + size + 4)
     return None if size is None else at + size
+
+
+def gif_is_cut(source: str | BinaryIO) -> bool:
+    """Whether this is a GIF whose blocks (GIF89a, sections 15 to 27) do not lead to its trailer.
+
+    The position of an open file is left at its start.
+    """
+    if isinstance(source, str):
+        try:
+            with open(source, "rb") as file:
+                return gif_is_cut(file)
+        except OSError:
+            return False  # opening it as a video says why
+    source.seek(0)
+    is_gif = source.read(6) in (b"GIF87a", b"GIF89a")
+    cut = is_gif and _leads_nowhere(source)
+    source.seek(0)
+    return cut
+
+
+def _leads_nowhere(file: BinaryIO) -> bool:
+    _skip_colours(file, file.read(7)[4:5])
+    while kind := file.read(1):
+        if kind == b"\x21":
+            file.read(1)  # which extension
+        elif kind == b"\x2c":
+            _skip_colours(file, file.read(9)[8:9])
+            file.read(1)  # the size of its codes
+        elif kind == b"\0":
+            continue  # padding
+        else:
+            return kind != b"\x3b"
+        while (length := file.read(1)) != b"\0":
+            if not length or len(file.read(length[0])) < length[0]:
+                return True
+    return True
+
+
+def _skip_colours(file: BinaryIO, flags: bytes) -> None:
+    if flags and flags[0] & 0x80:
+        file.read(3 << (flags[0] & 7) + 1)
 
 
 def _vint(data: bytes, at: int) -> tuple[int, int | None]:

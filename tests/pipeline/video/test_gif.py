@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, MediaError
 from pipeline.video.gif import loops_of, palettize, shown_at
+from pipeline.video.truncation import gif_is_cut
 from tests.media import decoded, numbered_frame, payloads, times, write_video
 from tests.pipeline.video.test_job import H264, StoppedError, stop_after
 from tests.pipeline.video.test_sequences import write_images
@@ -154,3 +155,17 @@ def test_a_gif_sequence_of_images_keeps_the_table_of_times(tmp_path: Path, job) 
     (source / "times.csv").write_text("\n".join(lines))
     job(source, tmp_path / "out.gif", model="identity", preset=None)
     assert shown_at(str(tmp_path / "out.gif")) == [0, 5, 8, 33]
+
+
+def test_a5_a_gif_that_ends_early_is_recognised(tmp_path: Path, job) -> None:
+    whole = write_video(tmp_path / "whole.gif", 10, codec="gif", pix_fmt="rgb8")
+    assert not gif_is_cut(str(whole))
+    data, source = whole.read_bytes(), tmp_path / "in.gif"
+    for size in (len(data) - 1, len(data) * 2 // 3, len(data) // 2):
+        source.write_bytes(data[:size])
+        with pytest.raises(MediaError, match="the file is truncated: its blocks do not lead to its end"):
+            job(source, tmp_path / "out.mp4")
+    assert job(source, tmp_path / "out.mp4", on_decode_error="repeat")["exit_code"] == 3
+    source.write_bytes(data[: len(data) // 2] + bytes(200) + data[len(data) // 2 + 200 :])
+    with pytest.raises(MediaError, match="the file is truncated"):
+        job(source, tmp_path / "overwritten.mp4")

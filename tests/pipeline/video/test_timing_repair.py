@@ -193,3 +193,16 @@ def test_a5_several_damaged_packets_keep_the_count_and_are_listed(tmp_path: Path
     assert len(report["video"]["damage"]) >= len(hit)
     assert times(tmp_path / "out.mp4") == times(clean)
     assert payloads(tmp_path / "out.mp4", "audio") == payloads(clean, "audio")
+
+
+def test_a5_packets_of_which_none_gives_a_frame_end_in_one_line(tmp_path: Path, job) -> None:
+    whole = write_video(tmp_path / "whole.ts", 30, options={"g": "30", "bf": "0"}, with_audio=True)
+    source = tmp_path / "in.ts"
+    with av.open(str(whole)) as old, av.open(str(source), "w") as new:
+        copies = {stream.index: new.add_stream_from_template(stream) for stream in old.streams}
+        for packet in old.demux():
+            if packet.size and (packet.stream.type == "audio" or not packet.is_keyframe):
+                packet.stream = copies[packet.stream.index]
+                new.mux(packet)
+    with pytest.raises(MediaError, match=r"no frame of video stream 0 \(h264\) can be decoded"):
+        job(source, tmp_path / "out.mkv")
