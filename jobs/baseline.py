@@ -14,8 +14,6 @@ from torch.nn import functional as F
 from pipeline.errors import ConfigError
 from swinir.model import SwinIR
 
-Slices = tuple[slice, slice, slice]
-
 
 class ReferenceSwinIR(SwinIR):
     """What ``network`` computes, with its parameters, as JingyunLiang/SwinIR at 6545850 does it.
@@ -81,7 +79,7 @@ def attend(attn: Any, x_NLC: Tensor, mask_NLL: Tensor) -> Tensor:  # noqa: ANN40
 def window_mask(height: int, width: int, window: int, shift: int) -> Tensor:
     """(windows of one image, L, L): -100 between pixels that the roll brought together, as drawn and cut out of an image."""
     regions = torch.zeros(1, height, width, 1)
-    spans: Slices = (slice(0, -window), slice(-window, -shift), slice(-shift, None))
+    spans = (slice(0, -window), slice(-window, -shift), slice(-shift, None))
     for index, (rows, columns) in enumerate((rows, columns) for rows in spans for columns in spans):
         regions[:, rows, columns] = index
     windows = partition(regions, window).squeeze(-1)

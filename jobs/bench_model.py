@@ -80,7 +80,7 @@ def measure(
     import torch
 
     width, height = size
-    network, ways = ways_to_compute(name, (width, height), device, baselines, checkout)
+    network, ways = ways_to_compute(name, size, device, baselines, checkout)
     target = network.mean.device
     x = picture(network.config.in_chans, width, height).to(target)
     with torch.inference_mode():
@@ -186,7 +186,7 @@ def picture(chans: int, width: int, height: int) -> Tensor:
 
 
 def multiply_adds(network: SwinIR, width: int, height: int) -> int:
-    """Of matrix products and convolutions, counted by PyTorch on one window's worth of area and scaled to the whole."""
+    """Of matrix products and convolutions, counted by PyTorch on two by two windows and scaled to the whole."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -226,7 +226,10 @@ def synchronize(device: torch.device) -> None:
 def device_name(device: torch.device) -> str:
     import torch
 
+    from swinir.compiled import capabilities
+
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    features = [name for name in ("amx_bf16", "avx512_bf16", "avx512_f", "avx2") if torch.cpu.get_capabilities().get(name)]
+    has = capabilities().get
+    features = [name for name in ("amx_bf16", "avx512_bf16", "avx512_f", "avx2") if has(name)]
     return f"CPU ({features[0] if features else 'no vectors known'})"

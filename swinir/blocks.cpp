@@ -66,16 +66,22 @@ inline Floats gelu(Floats x) {
     return x * (x < 0.0f ? tail : 1.0f - tail);
 }
 
+// A matrix of weights as it lies in memory: steps between its rows and between its columns.
+struct Matrix {
+    const float* data;
+    int64_t row, column;
+};
+
 // For R rows from ``row`` and all tokens: out = w (rows, depth) @ in (depth, L) + start, through ``store(row, token, value)``.
 template <int R, class Start, class Store>
-inline void rows_of_product(const float* w, int stride, const float* in, int depth, int row, Start start, Store store) {
+inline void rows_of_product(Matrix w, const float* in, int depth, int row, Start start, Store store) {
     for (int token = 0; token < L; token += STRIP) {
         Floats sum[R][VECTORS];
 #pragma GCC unroll 8
         for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
             for (int v = 0; v < VECTORS; v++) sum[r][v] = start(row + r, token + v * WIDTH);
-        const float* weights = w + int64_t(row) * stride;
+        const float* weights = w.data + row * w.row;
         for (int k = 0; k < depth; k++) {
             Floats x[VECTORS];
 #pragma GCC unroll 4
@@ -83,7 +89,7 @@ inline void rows_of_product(const float* w, int stride, const float* in, int dep
 #pragma GCC unroll 8
             for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
-                for (int v = 0; v < VECTORS; v++) sum[r][v] += weights[r * stride + k] * x[v];
+                for (int v = 0; v < VECTORS; v++) sum[r][v] += weights[r * w.row + k * w.column] * x[v];
         }
 #pragma GCC unroll 8
         for (int r = 0; r < R; r++)
@@ -110,8 +116,8 @@ inline void in_tiles(int rows, Some some) {
 }
 
 template <class Start, class Store>
-inline void product(const float* w, int stride, const float* in, int rows, int depth, Start start, Store store) {
-    in_tiles(rows, [&]<int R>(int row) { rows_of_product<R>(w, stride, in, depth, row, start, store); });
+inline void product(Matrix w, const float* in, int rows, int depth, Start start, Store store) {
+    in_tiles(rows, [&]<int R>(int row) { rows_of_product<R>(w, in, depth, row, start, store); });
 }
 
 struct Block {  // pointers as blocks.py packs them, one block after another
@@ -157,43 +163,17 @@ void normalize(const float* x, float* out, int channels) {
     }
 }
 
-// The scores of R keys from ``key`` with all queries, keys as rows; ``peak`` becomes the highest of each query so far.
-template <int R>
-inline void scores_of_keys(const float* q, const float* k, const float* position, int depth, int key, float* scores, float* peak) {
-    for (int token = 0; token < L; token += STRIP) {
-        Floats sum[R][VECTORS];
-#pragma GCC unroll 8
-        for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
-            for (int v = 0; v < VECTORS; v++) sum[r][v] = at(position + (key + r) * L + token + v * WIDTH);
-        for (int d = 0; d < depth; d++) {
-            Floats x[VECTORS];
-#pragma GCC unroll 4
-            for (int v = 0; v < VECTORS; v++) x[v] = at(q + d * L + token + v * WIDTH);
-#pragma GCC unroll 8
-            for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
-                for (int v = 0; v < VECTORS; v++) sum[r][v] += k[d * L + key + r] * x[v];
-        }
-#pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; v++) {
-            Floats highest = at(peak + token + v * WIDTH);
-#pragma GCC unroll 8
-            for (int r = 0; r < R; r++) {
-                at(scores + (key + r) * L + token + v * WIDTH) = sum[r][v];
-                highest = largest(highest, sum[r][v]);
-            }
-            at(peak + token + v * WIDTH) = highest;
-        }
-    }
-}
-
 // out (depth, L) = softmax(q k + position) v for one head; q, k and v are (depth, L).
 void attend(const float* q, const float* k, const float* v, const float* position, float* scores, float* out, int depth,
             int tokens) {
     alignas(64) float peak[L], share[L];
     for (float& each : peak) each = -3e38f;
-    in_tiles(tokens, [&]<int R>(int key) { scores_of_keys<R>(q, k, position, depth, key, scores, peak); });
+    // Keys as rows, so that softmax too runs over rows; the highest score of each query is noted on the way.
+    product({k, 1, L}, q, tokens, depth, [&](int key, int token) { return at(position + key * L + token); },
+            [&](int key, int token, Floats value) {
+                at(scores + key * L + token) = value;
+                at(peak + token) = largest(at(peak + token), value);
+            });
     for (int token = 0; token < L; token += WIDTH) {
         Floats sum{};
         for (int j = 0; j < tokens; j++) {
@@ -203,7 +183,7 @@ void attend(const float* q, const float* k, const float* v, const float* positio
         }
         at(share + token) = 1.0f / sum;
     }
-    product(v, L, scores, depth, tokens, [](int, int) { return Floats{}; },
+    product({v, L, 1}, scores, depth, tokens, [](int, int) { return Floats{}; },
             [&](int d, int token, Floats value) { at(out + d * L + token) = value * at(share + token); });
 }
 
@@ -249,7 +229,7 @@ void run_window(const Shape& s, const Block& block, const float* position, float
     const int channels = s.channels, depth = s.channels / s.heads, hidden = s.hidden, tokens = s.window * s.window;
     load(s, place, image, scratch.x);
     normalize(scratch.x, scratch.normal, channels);
-    product(block.qkv, channels, scratch.normal, 3 * channels, channels,
+    product({block.qkv, channels, 1}, scratch.normal, 3 * channels, channels,
             [&](int row, int) { return all(block.qkv_bias[row]); },
             [&](int row, int token, Floats value) { at(scratch.qkv + row * L + token) = value; });
     for (int head = 0; head < s.heads; head++) {
@@ -258,12 +238,12 @@ void run_window(const Shape& s, const Block& block, const float* position, float
                scratch.attended + head * depth * L, depth, tokens);
     }
     auto add_to_x = [&](int row, int token, Floats value) { at(scratch.x + row * L + token) += value; };
-    product(block.proj, channels, scratch.attended, channels, channels, [&](int row, int) { return all(block.proj_bias[row]); },
+    product({block.proj, channels, 1}, scratch.attended, channels, channels, [&](int row, int) { return all(block.proj_bias[row]); },
             add_to_x);
     normalize(scratch.x, scratch.normal, channels);
-    product(block.fc1, channels, scratch.normal, hidden, channels, [&](int row, int) { return all(block.fc1_bias[row]); },
+    product({block.fc1, channels, 1}, scratch.normal, hidden, channels, [&](int row, int) { return all(block.fc1_bias[row]); },
             [&](int row, int token, Floats value) { at(scratch.hidden + row * L + token) = gelu(value); });
-    product(block.fc2, hidden, scratch.hidden, channels, hidden, [&](int row, int) { return all(block.fc2_bias[row]); }, add_to_x);
+    product({block.fc2, hidden, 1}, scratch.hidden, channels, hidden, [&](int row, int) { return all(block.fc2_bias[row]); }, add_to_x);
     store(s, place, image, scratch.x);
 }
 

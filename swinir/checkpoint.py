@@ -159,7 +159,6 @@ def _recognise_head(shapes: Mapping[str, tuple[int, ...]], in_chans: int) -> tup
 
 
 @lru_cache(maxsize=32)
-@lru_cache
 def parameter_shapes(config: SwinIRConfig) -> dict[str, tuple[int, ...]]:
     """The published parameter names of an architecture and their shapes; kept between calls, so not to be changed."""
     with torch.device("meta"):

@@ -29,17 +29,15 @@ def write_picture(picture: Picture, pixels: Pixels, encoding: Encoding, more: Se
 
     ``more`` are the other frames of an animation, which JPEG does not hold.
     """
-    height, width = pixels.shape[:2]
-    metadata = picture.metadata
-    block = exif.with_size(metadata.exif, width, height) if metadata.exif else None
     kind = format_for(picture, pixels.shape, pixels.dtype, encoding)
     if more:
         kind = "WEBP" if kind == "WEBP" else "PNG"
+        block = _exif_block(picture, *pixels.shape[1::-1])
         options = {"compress_level": encoding.png_level} if kind == "PNG" else _options(kind, picture, block, encoding)
         data = animation.write([pixels, *more], kind, picture, options)
         data = png.with_chunks(data, _extra(picture, block)) if kind == "PNG" else data
     elif kind == "PNG":
-        data = _png(pixels, encoding.png_level, picture, block)
+        data = _png(pixels, encoding.png_level, picture)
     else:
         with Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels) as image:
             data = save(image, kind, picture, encoding)
@@ -48,7 +46,7 @@ def write_picture(picture: Picture, pixels: Pixels, encoding: Encoding, more: Se
 
 def save(image: Image.Image, kind: str, picture: Picture, encoding: Encoding) -> bytes:
     """A JPEG or WebP file of ``image``, with the metadata of the ``picture`` it was made of."""
-    block = exif.with_size(picture.metadata.exif, *image.size) if picture.metadata.exif else None
+    block = _exif_block(picture, *image.size)
     out = io.BytesIO()
     image.save(out, kind, **_options(kind, picture, block, encoding))
     return out.getvalue()
@@ -56,8 +54,13 @@ def save(image: Image.Image, kind: str, picture: Picture, encoding: Encoding) ->
 
 def open_png(file: BinaryIO, picture: Picture, shape: tuple[int, ...], encoding: Encoding) -> png.Writer:
     """The file that ``write_picture`` makes of a large picture, for a result (H, W, C) that comes in rows."""
-    block = exif.with_size(picture.metadata.exif, shape[1], shape[0]) if picture.metadata.exif else None
-    return png.Writer(file, shape, picture.pixels.dtype, encoding.png_level, _extra(picture, block))
+    extra = _extra(picture, _exif_block(picture, *shape[1::-1]))
+    return png.Writer(file, shape, picture.pixels.dtype, encoding.png_level, extra)
+
+
+def _exif_block(picture: Picture, width: int, height: int) -> bytes | None:
+    """The picture's Exif with the size of its result in it."""
+    return exif.with_size(picture.metadata.exif, width, height) if picture.metadata.exif else None
 
 
 def format_for(picture: Picture, shape: tuple[int, ...], dtype: np.dtype[Any], encoding: Encoding) -> str:
@@ -90,8 +93,8 @@ def _options(kind: str, picture: Picture, block: bytes | None, encoding: Encodin
     return options | {"exif": exif.PREFIX + block if block else b""}
 
 
-def _png(pixels: Pixels, level: int, picture: Picture, block: bytes | None) -> bytes:
-    extra = _extra(picture, block)
+def _png(pixels: Pixels, level: int, picture: Picture) -> bytes:
+    extra = _extra(picture, _exif_block(picture, *pixels.shape[1::-1]))
     if pixels.dtype == np.uint16 or pixels.nbytes > PILLOW_BYTES:
         return png.encode(pixels, level, extra)
     out = io.BytesIO()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from typing import BinaryIO
 
@@ -48,15 +51,8 @@ def matroska_bytes(source: str | BinaryIO) -> int | None:
 
     The position of an open file is left at its start.
     """
-    if isinstance(source, str):
-        try:
-            with open(source, "rb") as file:
-                return matroska_bytes(file)
-        except OSError:
-            return None  # opening it as a video says why
-    source.seek(0)
-    head = source.read(4096)
-    source.seek(0)
+    with _from_start(source) as file:
+        head = file.read(4096)
     if head[:4] != b"\x1aE\xdf\xa3":
         return None
     at, size = _vint(head, 4)
@@ -71,17 +67,24 @@ def gif_is_cut(source: str | BinaryIO) -> bool:
 
     The position of an open file is left at its start.
     """
+    with _from_start(source) as file:
+        return file.read(6) in (b"GIF87a", b"GIF89a") and _leads_nowhere(file)
+
+
+@contextmanager
+def _from_start(source: str | BinaryIO) -> Iterator[BinaryIO]:
+    """A file to be read from its start, which an open one is left at; empty where it cannot be opened: FFmpeg will say why."""
     if isinstance(source, str):
         try:
-            with open(source, "rb") as file:
-                return gif_is_cut(file)
+            opened: BinaryIO = open(source, "rb")  # noqa: SIM115  (closed below)
         except OSError:
-            return False  # opening it as a video says why
+            opened = io.BytesIO()
+        with opened:
+            yield opened
+        return
     source.seek(0)
-    is_gif = source.read(6) in (b"GIF87a", b"GIF89a")
-    cut = is_gif and _leads_nowhere(source)
+    yield source
     source.seek(0)
-    return cut
 
 
 def _leads_nowhere(file: BinaryIO) -> bool:
