@@ -43,7 +43,8 @@ from pipeline.video.subtitles import LOSSES, needs_consent, text_target
 
 SECONDS = 2  # of every stream
 MAX_PACKETS = 4000
-FAST = {"libx264": {"preset": "ultrafast"}, "libx265": {"preset": "ultrafast", "x265-params": "log-level=error"}}
+# Of fewer frames than it may reorder, x265 gives decode times out of uninitialised memory, which no muxer takes.
+FAST = {"libx264": {"preset": "ultrafast"}, "libx265": {"preset": "ultrafast", "x265-params": "log-level=error:bframes=0"}}
 NULL_PACKET = b"\x47\x1f\xff\x10" + bytes([0xFF]) * 184  # MPEG-TS of which there are only a few kB cannot be read
 
 
