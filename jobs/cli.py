@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 import typer
@@ -37,6 +38,7 @@ app.command("demo")(demo)
 
 def main() -> None:
     """Run the command line; errors of ours end in one line and their exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except UpscaleError as error:

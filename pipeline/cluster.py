@@ -6,11 +6,13 @@ import importlib.util
 import logging
 import os
 import re
+import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +28,12 @@ from pipeline.worker import Failed, Worker, one_line
 _OBJECT_STORE_BYTES = 200_000_000  # descriptions and weights; pixels never go there
 _REFRESH_S = 5.0  # between two looks at what the cluster has
 _CONNECT_TIMEOUT_S = 10.0
+_LOCAL_ENVIRONMENT = {
+    # A local instance listens to this machine only; with tokens Ray would write one into the home directory.
+    "RAY_AUTH_MODE": "disabled",
+    # Ray's own choice is 15, with which a busy machine starves the workers; who wants that starts the command with nice.
+    "RAY_worker_niceness": "0",
+}
 _GET_TIMEOUT_S = 60.0  # a ready value is fetched at once, unless its node has just gone
 
 
@@ -59,8 +67,10 @@ def connected(address: str | None, workload: Workload) -> Iterator[bool]:
         )
     with _environment("RAY_USAGE_STATS_ENABLED", "0"):
         if not address or address == "local":
-            # A local instance listens to this machine only; with tokens Ray would write one into the home directory.
-            with _environment("RAY_AUTH_MODE", "disabled"), _started(_local_arguments(), "start Ray on this machine"):
+            with ExitStack() as stack:
+                for name, value in _LOCAL_ENVIRONMENT.items():
+                    stack.enter_context(_environment(name, value))
+                stack.enter_context(_started(_local_arguments(), "start Ray on this machine"))
                 yield False
         else:
             _refuse_silence(address)
@@ -76,8 +86,11 @@ def _local_arguments() -> dict[str, Any]:
 
 @contextmanager
 def _started(arguments: dict[str, Any], doing: str) -> Iterator[None]:
+    terminate = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**arguments, log_to_driver=False, logging_level=logging.ERROR)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, terminate)  # Ray's prints the stacks of its own threads
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         ray.shutdown()
         raise ConfigError(f"cannot {doing}: {' '.join(str(error).split())[:300]}") from error

@@ -115,8 +115,8 @@ def run_on_pool(
 ) -> Outcome:
     """Run the units that are neither committed nor quarantined, until each is one of the two or the user interrupts.
 
-    Unit ids are unique. The first Ctrl-C finishes what is in flight, the second does not; ``clear_quarantine`` before the run
-    has given-up units tried again. ``on_event`` is called in this thread.
+    Unit ids are unique. The first Ctrl-C finishes what is in flight, the second, or SIGTERM, does not; ``clear_quarantine``
+    before the run has given-up units tried again. ``on_event`` is called in this thread.
     Raises ConfigError as soon as a unit does, or the workload where it opens; OutputError where no worker can be kept alive.
     """
     run = _Run(pool, units, workload, ledger, options, on_event)
@@ -171,7 +171,8 @@ class _Run:
         self._on_event(Event("draining", message=f"finishing {count} in flight; interrupt again to stop now"))
 
     def outcome(self) -> Outcome:
-        return Outcome(self._committed, self._quarantined, self.scheduler.interrupted)
+        stopped = self.scheduler.interrupted or not self.scheduler.finished
+        return Outcome(self._committed, self._quarantined, stopped)
 
     def _is_done(self, unit: Unit) -> bool:
         if (record := self._before.pop(unit.id, None)) is not None:
@@ -248,24 +249,25 @@ class _Run:
 
 
 class _Interrupts:
-    """How often the user pressed Ctrl-C."""
+    """How often the user pressed Ctrl-C; a SIGTERM, of a batch system or a shutdown, counts for two."""
 
     def __init__(self) -> None:
         self.count = 0
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
-        self.count += 1
+        self.count += 2 if signum == signal.SIGTERM else 1
 
 
 @contextmanager
 def _interrupts() -> Iterator[_Interrupts]:
-    """Count SIGINT inside the block, instead of raising KeyboardInterrupt. Outside the main thread nothing is counted."""
+    """Count signals inside the block, instead of raising KeyboardInterrupt. Outside the main thread nothing is counted."""
     interrupts = _Interrupts()
     if threading.current_thread() is not threading.main_thread():
         yield interrupts
         return
-    before = signal.signal(signal.SIGINT, interrupts)
+    before = {number: signal.signal(number, interrupts) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield interrupts
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

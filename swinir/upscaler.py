@@ -129,8 +129,7 @@ class Upscaler:
         self.scale, self.in_chans, self._window, self._overlap = scale, in_chans, window, overlap
         self._batch = batch
         self._smallest_tile = round_up(SMALLEST_TILE, window)
-        wanted = tile or (CPU_TILE if self.device.type == "cpu" else GPU_TILE)
-        self.tile = max(self._smallest_tile, wanted // window * window)
+        self.tile = choose_tile(tile, self.device.type, window)
         if self.device.type == "cuda":
             # For the process, as two threads may be computing: cuDNN takes TF32, 10 bits of mantissa, unless told not to.
             torch.backends.cudnn.allow_tf32 = self.precision != "fp32"
@@ -297,6 +296,12 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {name!r} was asked for, but PyTorch {torch.__version__} sees no CUDA device; use cpu or auto")
     return device
+
+
+def choose_tile(tile: int | None, device_type: str, window: int) -> int:
+    """The length of a tile in input pixels: what was asked for or suits the device, in whole windows."""
+    wanted = tile or (CPU_TILE if device_type == "cpu" else GPU_TILE)
+    return max(round_up(SMALLEST_TILE, window), wanted // window * window)
 
 
 def choose_precision(name: str, device: torch.device, width: int = 0) -> str:

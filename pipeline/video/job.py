@@ -43,6 +43,7 @@ from pipeline.video.sequence import SequenceFile, identify, is_sequence, open_in
 from pipeline.video.streams import StreamPlan, check_codec, wants_global_header
 from pipeline.video.timeline import Timeline
 from swinir.spec import ModelSpec
+from swinir.upscaler import choose_device, choose_tile
 
 RunUnits = Callable[[list[Unit], Workload, Ledger, RunOptions, Callable[[Event], None]], Outcome]
 
@@ -94,6 +95,7 @@ def upscale_video(
     target = destination_of(destination)
     config = config_for(config, format_of(destination), destination)
     with lease(destination):
+        held = hold_streams(source, destination, config)
         model = load_model_spec(config)
         job_id = job_digest(source, config, model)
         done = finished_report(target, job_id)
@@ -104,7 +106,7 @@ def upscale_video(
         refuse_foreign(target, work, config.overwrite)
         if config.fresh:
             work.delete_all("")
-        job = prepare(source, destination, config, model, job_id, work, listener)
+        job = prepare(source, destination, config, held, model, job_id, work, listener)
         refuse_damage(job)
         for line in [*job.plan.guesses, *job.warnings]:
             listener.warn(line)
@@ -141,22 +143,38 @@ def job_digest(source: str, config: VideoConfig, model: ModelSpec) -> str:
     return digest([asdict(identify(source, config.rate)), settings, config.reuse_within or 0.0, model.weights_sha256])
 
 
-def prepare(
-    source: str, destination: str, config: VideoConfig, model: ModelSpec, job_id: str, work: Store | None, listener: Listener
-) -> Prepared:
-    """Check that the result can be written, decode the source once (or take an earlier probe of it), plan."""
+def hold_streams(source: str, destination: str, config: VideoConfig) -> tuple[list[StreamPlan], list[str]]:
+    """What becomes of every stream, and what is lost; seconds at most, so that it comes before a model loads.
+
+    Raises ConfigError where the container cannot hold them, MediaError where the source cannot be opened.
+    """
     container_format = format_of(destination)
     check_places(source, destination)
     if container_format not in PICTURES_ONLY:
         check_codec(config.codec, container_format, destination)
     if config.rate and not is_sequence(source):
         raise ConfigError(f"--rate {config.rate} is for image sequences; {source} has times of its own")
-    identity = asdict(identify(source, config.rate))
+    identify(source, config.rate)  # which says best what is wrong with a place
     with open_input(source, config.rate) as media:
         if container_format in PICTURES_ONLY:
-            streams, lost = pictures_only(media, source, config.stream)
-        else:
-            streams, lost = plan_streams(media, source, config, container_format)
+            return pictures_only(media, source, config.stream)
+        return plan_streams(media, source, config, container_format)
+
+
+def prepare(
+    source: str,
+    destination: str,
+    config: VideoConfig,
+    held: tuple[list[StreamPlan], list[str]],
+    model: ModelSpec,
+    job_id: str,
+    work: Store | None,
+    listener: Listener,
+) -> Prepared:
+    """Decode the source once (or take an earlier probe of it), plan, and check that the result can be written."""
+    container_format = format_of(destination)
+    streams, lost = held
+    identity = asdict(identify(source, config.rate))
     listener.phase("probing", None)
     info, timeline = probe_once(source, identity, config, work, listener)
     plan = plan_video(info, timeline, model.scale, config, wants_global_header(container_format), container_format)
@@ -338,7 +356,7 @@ def describe_plan(job: Prepared) -> dict[str, Any]:
         "duration_s": round(job.info.duration_s, 3),
         "size": f"{job.info.width}x{job.info.height} -> {encode.width}x{encode.height}",
         "model": job.model.name,
-        "tile": job.model.tile or "chosen by the device",
+        "tile": planned_tile(job),
         "encoder": f"{encode.codec} {encode.pix_fmt}" + (f" crf {encode.crf:g}" if encode.crf is not None else ""),
         "segments": f"{len(lengths)}, of {min(lengths)} to {max(lengths)} frames",
         "disk_needed_mib": round(disk_estimate_bytes(job) / 2**20, 1),
@@ -347,6 +365,15 @@ def describe_plan(job: Prepared) -> dict[str, Any]:
         "guesses": list(job.plan.guesses),
         "warnings": job.warnings,
     }
+
+
+def planned_tile(job: Prepared) -> str:
+    """The tiles that workers begin with; those of a cluster choose by their own device."""
+    window = job.model.config.window_size if job.model.config else 1
+    kinds = [job.config.device] if job.config.device != "auto" else [choose_device("auto").type]
+    if job.config.device == "auto" and job.config.address:
+        kinds = ["cuda", "cpu"]
+    return ", ".join(f"{choose_tile(job.model.tile, kind, window)} on {kind}" for kind in kinds)
 
 
 def disk_estimate_bytes(job: Prepared) -> int:

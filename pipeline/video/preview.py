@@ -18,7 +18,7 @@ from pipeline.preflight import load_model_spec
 from pipeline.report import Listener
 from pipeline.storage import normal_url
 from pipeline.video.destination import config_for, destination_of, format_of
-from pipeline.video.job import Prepared, describe_plan, job_digest, prepare
+from pipeline.video.job import Prepared, describe_plan, hold_streams, job_digest, prepare
 from pipeline.video.plan import EncodeSpec
 from pipeline.video.reader import read_range
 from pipeline.video.sequence import is_sequence, open_input
@@ -31,8 +31,9 @@ from swinir.upscaler import Upscaler
 def plan_only(source: str, destination: str, config: VideoConfig, listener: Listener) -> Prepared:
     """Everything up to the first frame; nothing is written."""
     config = config_for(config, format_of(destination), destination)
+    held = hold_streams(source, destination, config)
     model = load_model_spec(config)
-    return prepare(source, destination, config, model, job_digest(source, config, model), None, listener)
+    return prepare(source, destination, config, held, model, job_digest(source, config, model), None, listener)
 
 
 def write_preview(job: Prepared, num_frames: int) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def test_options_win_over_the_file(swinir, clip):
 def test_dry_run_shows_the_plan_and_writes_nothing(swinir, clip):
     ended = swinir("video", clip, clip.with_name("out.mkv"), *FAST, "--dry-run")
     assert ended.code == 0
-    for words in ("64x48 -> 128x96", "60", "libx264 yuv420p", "1 audio aac: copy"):
+    for words in ("64x48 -> 128x96", "60", "libx264 yuv420p", "1 audio aac: copy", "256 on cpu"):
         assert words in ended.out
     assert os.listdir(clip.parent) == ["in.mp4"]
 
@@ -184,6 +184,23 @@ def test_a_video_with_ray_and_a_second_time(clip):
     assert target.stat() == before
 
 
+def test_sigterm_stops_at_once_in_one_line_and_the_same_command_goes_on(tmp_path):
+    source = write_video(tmp_path / "in.mp4", 100, size=(160, 120))
+    command = ("video", source, tmp_path / "out.mp4", "--preset", "ultrafast", "--segment-seconds", "1", "--json")
+    terminated = start(*command)
+    wait_for_commit(terminated, tmp_path)
+    terminated.terminate()
+    ended = finish(terminated)
+    assert ended.code == 130
+    assert len(ended.err.splitlines()) == 1
+    assert "the same command goes on" in ended.err
+    assert not (tmp_path / "out.mp4").exists()
+
+    report = json.loads(finish(start(*command)).out.splitlines()[-1])
+    assert (report["exit_code"], report["frames_out"]) == (0, 100)
+    assert 0 < report["segments_reused"] < report["segments"]
+
+
 @pytest.mark.slow
 def test_b1_killed_half_way_the_same_command_gives_the_same_bytes(tmp_path):
     source = write_video(tmp_path / "in.mp4", 200, size=(480, 272), options={"g": "12"}, with_audio=True)
@@ -193,11 +210,7 @@ def test_b1_killed_half_way_the_same_command_gives_the_same_bytes(tmp_path):
     assert finish(start("video", source, tmp_path / "whole" / "out.mp4", *options)).code == 0
 
     killed = start(*command)
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("out.mp4.swinir/*/commits/*")):
-        assert killed.poll() is None, finish(killed)
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for_commit(killed, tmp_path)
     os.killpg(killed.pid, signal.SIGKILL)
     finish(killed)
     assert not (tmp_path / "out.mp4").exists()
@@ -210,6 +223,14 @@ def test_b1_killed_half_way_the_same_command_gives_the_same_bytes(tmp_path):
     assert report["frames_processed"] < report["frames_out"] == 200
     assert sha256(tmp_path / "out.mp4") == sha256(tmp_path / "whole" / "out.mp4")
     assert sorted(os.listdir(tmp_path)) == ["in.mp4", "out.mp4", "out.mp4.report.json", "whole"]
+
+
+def wait_for_commit(command: subprocess.Popen[str], folder: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("out.mp4.swinir/*/commits/*")):
+        assert command.poll() is None, finish(command)
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def sha256(path: Path) -> str:

@@ -138,6 +138,19 @@ def test_a_second_ctrl_c_stops_at_once(store: Store) -> None:
     assert len(outcome.committed) == 1
 
 
+def test_sigterm_stops_at_once(store: Store) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def terminate(event: Event) -> None:
+        if event.kind == "committed":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    outcome = run(store, make_units(9), terminate)
+    assert outcome.interrupted
+    assert len(outcome.committed) == 1
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_an_interrupt_after_the_last_unit_changes_nothing(store: Store) -> None:
     def interrupt(event: Event) -> None:
         if event.kind == "committed" and event.unit_id == "u001":

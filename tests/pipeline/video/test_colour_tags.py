@@ -12,7 +12,7 @@ import pytest
 from pipeline.config import VideoConfig
 from pipeline.errors import MediaError
 from pipeline.video.colours import choose_colours
-from pipeline.video.frames import rows
+from pipeline.video.frames import checksum, rows
 from pipeline.video.hdr import content_light, encoder_params, mastering_display
 from pipeline.video.header import Header, parse_description, read_header
 from tests.media import decoded, write_video
@@ -207,6 +207,14 @@ def test_depth_that_is_asked_away_is_dithered_and_keeps_its_mean(tmp_path: Path,
     assert {100, 101} == set(np.unique(first).tolist())
     assert first.mean() == pytest.approx(100.25, abs=0.02)
     assert not np.array_equal(first, second)
+
+
+def test_the_dither_of_a_frame_is_the_same_whatever_segment_it_is_in(tmp_path: Path, job) -> None:
+    source = write_video(tmp_path / "in.mkv", 60, codec="ffv1", pix_fmt="yuv420p10le")
+    for seconds in (1, 3):
+        job(source, tmp_path / f"{seconds}.mkv", codec="ffv1", pix_fmt="yuv420p", segment_seconds=seconds)
+    one, other = (decoded(tmp_path / f"{seconds}.mkv") for seconds in (1, 3))
+    assert [checksum(frame) for frame in one] == [checksum(frame) for frame in other]
 
 
 @pytest.mark.parametrize(

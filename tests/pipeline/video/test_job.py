@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import resource
@@ -166,6 +167,19 @@ def test_b4_a_segment_that_was_damaged_after_its_commit_is_done_again(tmp_path: 
     assert (tmp_path / "out.mkv").read_bytes() == (tmp_path / "whole.mkv").read_bytes()
 
 
+def test_b_segments_with_other_extradata_are_refused(tmp_path: Path, job) -> None:
+    """Never one segment's parameter sets over another's pictures."""
+    source = write_video(tmp_path / "in.mp4", 120, options=H264)
+    with pytest.raises(StoppedError):
+        job(source, tmp_path / "out.mp4", run_units=stop_after(2))
+    commit = next((tmp_path / "out.mp4.swinir").rglob("commits/*"))
+    record = json.loads(commit.read_bytes())
+    commit.write_text(json.dumps(record | {"extradata": base64.b64encode(b"another encoder's").decode()}))
+    with pytest.raises(OutputError, match="segments were encoded with different headers; run again with --fresh"):
+        job(source, tmp_path / "out.mp4")
+    assert not (tmp_path / "out.mp4").exists()
+
+
 def test_a_changed_source_reuses_nothing(tmp_path: Path, job) -> None:
     source = write_video(tmp_path / "in.mp4", 120, options=H264)
     with pytest.raises(StoppedError):
@@ -277,6 +291,12 @@ def test_subtitles_that_the_container_refuses_stop_the_job_with_a_remedy(tmp_pat
         job(source, tmp_path / "out.mp4")
     streams = job(source, tmp_path / "out.mp4", drop_incompatible=True)["streams"]
     assert [s["action"] for s in streams] == ["upscale", "copy", "drop"]
+
+
+def test_d2_the_dry_mux_comes_before_a_model_loads(tmp_path: Path, job) -> None:
+    source = write_video(tmp_path / "in.mp4", 5, with_audio=True)
+    with pytest.raises(ConfigError, match=r"webm.*stream 1 \(audio, aac\)"):
+        job(source, tmp_path / "out.webm", codec="libsvtav1", model="auto", weights=str(tmp_path / "none.safetensors"))
 
 
 def test_the_report_tells_what_was_done(tmp_path: Path, job) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -171,6 +172,28 @@ def test_a4_decoding_from_a_seek_gives_the_planes_of_sequential_decoding(tmp_pat
         assert [(index, checksum(frame)) for index, frame in frames] == list(enumerate(sums))[start:stop]
     if name not in ("h264 intra refresh", "mpeg4 avi"):  # which has one key frame, and no times of its own
         assert seek_points(timeline, 89)[0] is not None
+
+
+def test_a4_a_range_may_begin_at_a_repeated_frame(tmp_path: Path) -> None:
+    source = write_video(tmp_path / "in.mp4", 60, options=H264)
+    info, timeline = probe(str(source), source.name)
+    timeline.repeated[30:32] = True
+    frames = read_frames(partial(open_input, str(source)), source.name, info, timeline, 31, 34)
+    assert [(index, checksum(frame)) for index, frame in frames] == [
+        (i, timeline.checksum[j]) for i, j in ((31, 29), (32, 32), (33, 33))
+    ]
+
+
+def test_a5_what_conceals_damage_need_not_be_what_it_was_at_first(tmp_path: Path) -> None:
+    """H.264 conceals with what is left over in its buffers. Without damage, other samples mean another file."""
+    source = write_video(tmp_path / "in.mp4", 60, options=H264)
+    info, timeline = probe(str(source), source.name)
+    timeline.checksum[40] ^= 1
+    damaged = replace(info, damage=("frame 40 at 1.600 s is damaged",))
+    frames = read_frames(partial(open_input, str(source)), source.name, damaged, timeline, 36, 48)
+    assert [index for index, _ in frames] == list(range(36, 48))
+    with pytest.raises(MediaError, match="frame 40 decodes otherwise than it did at first; did the file change"):
+        list(read_frames(partial(open_input, str(source)), source.name, info, timeline, 36, 48))
 
 
 def test_a5_several_damaged_packets_keep_the_count_and_are_listed(tmp_path: Path, job) -> None:
