@@ -1,7 +1,7 @@
 """The training loop: photographs in, SwinIR weights out, resumable to the step.
 
-L1 or L2 on bicubic-reduced patches, Adam, cosine decay, an exponential moving average of the weights. The batch of a step is a
-function of the seed and the step's number, so a resumed run sees what an unbroken one would have seen.
+L1 or L2 on bicubic-reduced patches, Adam, cosine or multi-step decay, an exponential moving average of the weights. The batch
+of a step is a function of the seed and the step's number, so a resumed run sees what an unbroken one would have seen.
 """
 
 from __future__ import annotations
@@ -10,18 +10,19 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from swinir.curves import Row, plot_curves, read_log
 from swinir.metrics import psnr_ssim_y
 from swinir.model import SwinIR, SwinIRConfig
 from swinir.resize import resize_uint8
@@ -43,8 +44,10 @@ class TrainConfig:
     patch: int = 24  # LR pixels
     learning_rate: float = 1e-3
     warmup_steps: int = 30
+    schedule: str = "cosine"  # or multistep: halved at each milestone
+    milestones: tuple[float, ...] = (0.5, 0.8, 0.9, 0.95)  # of the steps; the paper's
     ema_decay: float = 0.995
-    gradient_clip: float = 1.0
+    gradient_clip: float | None = 1.0  # the gradient's norm; the paper clips none
     synthetic_pictures: int = 12
     synthetic_share: float = 0.05  # of the patches; more than a little costs photographs their quality
     seed: int = 0
@@ -52,6 +55,11 @@ class TrainConfig:
     loss: str = "l1"  # the paper's; or l2, which is ahead for the first few hundred steps
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "milestones", tuple(self.milestones))  # YAML and JSON have lists
+        if self.schedule not in ("cosine", "multistep"):
+            raise ValueError(f"schedule must be cosine or multistep, got {self.schedule!r}")
+        if not all(0 < milestone < 1 for milestone in self.milestones):
+            raise ValueError(f"milestones must be parts of the run between 0 and 1, got {list(self.milestones)}")
         if self.loss not in ("l1", "l2"):
             raise ValueError(f"loss must be l1 or l2, got {self.loss!r}")
         if self.precision not in ("bf16", "fp32"):
@@ -156,11 +164,19 @@ def start_as_pass_through(model: SwinIR) -> None:
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """Linear warm-up, then half a cosine down to a hundredth."""
+    """Linear warm-up, then half a cosine down to a hundredth, or half as much after each milestone."""
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
+    if config.schedule == "multistep":
+        return config.learning_rate * 0.5 ** sum(step >= round(part * config.steps) for part in config.milestones)
     progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
     return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
+def same_run(state: str, config: TrainConfig) -> bool:
+    """Whether a state's JSON of its TrainConfig is of this run; a setting that is newer than the state has its default."""
+    defaults = {field.name: field.default for field in fields(TrainConfig) if field.name != "model"}
+    return bool(json.loads(json.dumps(defaults | json.loads(state))) == json.loads(json.dumps(asdict(config))))
 
 
 class Trainer:
@@ -197,7 +213,7 @@ class Trainer:
 
     def _resume(self) -> None:
         state = torch.load(self._state_path, map_location=self.device, weights_only=True)
-        if state["config"] != json.dumps(asdict(self.config)):
+        if not same_run(state["config"], self.config):
             raise ValueError(f"{self._state_path} belongs to another training configuration; choose another folder")
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
@@ -228,7 +244,8 @@ class Trainer:
         loss = F.mse_loss(output, hr) if squared else F.l1_loss(output, hr)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+        if self.config.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
         self.optimizer.step()
         self.step += 1
         # A short memory at first, or the average would carry the starting point for long.
@@ -238,7 +255,7 @@ class Trainer:
                 slow.lerp_(fast, 1 - decay)
         return 255 * (math.sqrt(loss.item()) if squared else loss.item())
 
-    def run(self, validation: Sequence[Pair], report: Callable[[dict[str, float]], None], every: int = 100) -> None:
+    def run(self, validation: Sequence[Pair], report: Callable[[Row], None], every: int = 100) -> None:
         """Train to the last step; every ``every`` steps validate the average, log, plot and save."""
         losses: list[float] = []
         started = time.monotonic()
@@ -246,15 +263,17 @@ class Trainer:
             losses.append(self.train_step())
             if self.step % every and self.step < self.config.steps:
                 continue
+            patches_per_second = len(losses) * self.config.batch_size / (time.monotonic() - started)
             row = {
                 "step": self.step,
                 "loss": round(float(np.mean(losses)), 4),
                 "psnr": round(self.validate(validation), 4),
-                "seconds_per_step": round((time.monotonic() - started) / len(losses), 3),
+                "learning_rate": learning_rate(self.step - 1, self.config),
+                "patches_per_second": round(patches_per_second, 2),
             }
             with (self.folder / "log.jsonl").open("a") as log:
                 log.write(json.dumps(row) + "\n")
-            plot_curve(list(read_log(self.folder)), self.folder / "curve.png")
+            plot_curves(list(read_log(self.folder)), self.folder / "curve.png")
             self.save()
             report(row)
             losses, started = [], time.monotonic()
@@ -280,37 +299,3 @@ def training_pictures(files: Sequence[Path], config: TrainConfig) -> list[Pictur
     photographs = [np.asarray(Image.open(file).convert("RGB")) for file in files]
     drawn = [synthetic_picture(i, np.random.default_rng((config.seed, 7, i))) for i in range(config.synthetic_pictures)]
     return photographs + drawn
-
-
-def read_log(folder: Path) -> Iterator[dict[str, float]]:
-    """The rows of a run so far; a line cut short by a kill is passed over."""
-    for line in (folder / "log.jsonl").read_text().splitlines():
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            continue
-
-
-def plot_curve(rows: Sequence[dict[str, float]], path: Path) -> None:
-    """Loss (red) and validation PSNR (blue) over the steps, each scaled to its own range, as PNG."""
-    width, height, margin = 900, 420, 60
-    page = Image.new("RGB", (width, height), "white")
-    draw = ImageDraw.Draw(page)
-    draw.rectangle((margin, margin, width - margin, height - margin), outline="grey")
-    last = max(row["step"] for row in rows)
-    for name, colour, side in (("loss", "red", 5), ("psnr", "blue", width - margin + 5)):
-        values = [row[name] for row in rows if not math.isnan(row[name])]
-        if not values:
-            continue
-        low, high = min(values), max(values)
-        points = [
-            (margin + (width - 2 * margin) * row["step"] / last,
-             height - margin - (height - 2 * margin) * (row[name] - low) / ((high - low) or 1))
-            for row in rows if not math.isnan(row[name])
-        ]  # fmt: skip
-        draw.line(points, fill=colour, width=2)
-        draw.text((side, margin - 6), f"{high:.2f}", fill=colour)
-        draw.text((side, height - margin - 6), f"{low:.2f}", fill=colour)
-        draw.text((margin if colour == "red" else width - 2 * margin, 20), name, fill=colour)
-    draw.text((width // 2 - 40, height - 30), f"step {last:.0f}", fill="black")
-    page.save(path)

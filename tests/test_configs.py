@@ -12,7 +12,7 @@ from jobs.train import read_settings, train_config
 from pipeline.config import ImagesConfig, VideoConfig, build_config
 from pipeline.video.streams import check_codec
 from swinir.presets import preset
-from swinir.training import TrainConfig
+from swinir.training import TrainConfig, learning_rate
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 VIDEO = sorted(CONFIGS.glob("video*.yaml"))
@@ -47,6 +47,21 @@ def test_another_codec_over_the_defaults_gets_its_own_quality(codec):
 def test_training_settings_load(path):
     settings = read_settings(path)
     assert set(settings) == {field.name for field in fields(TrainConfig)}
+    name = settings["model"]
     config = train_config(settings, "cpu")
-    assert config.model == preset(path.stem).config
-    assert config.learning_rate == 1e-3
+    assert config.model == preset(name).config
+    assert path.stem.endswith(name)
+
+
+@pytest.mark.parametrize("name", ["lightweight-x2", "lightweight-x4"])
+def test_the_spelled_out_settings_of_training_are_the_defaults(name):
+    settings = read_settings(CONFIGS / "train" / f"{name}.yaml")
+    assert train_config(settings, "cpu") == train_config({"model": name}, "cpu")
+
+
+def test_the_papers_settings_are_those_of_the_paper():
+    config = train_config(read_settings(CONFIGS / "train" / "paper-lightweight-x2.yaml"), "cpu")
+    assert (config.steps, config.batch_size, config.patch, config.loss) == (500_000, 64, 64, "l1")
+    milestones = [step for step in range(1, 500_000) if learning_rate(step, config) < learning_rate(step - 1, config)]
+    assert milestones == [250_000, 400_000, 450_000, 475_000]
+    assert learning_rate(0, config) == 2e-4
