@@ -1,4 +1,4 @@
-"""Train a model on a folder of photographs; the same command again goes on where it stopped.
+"""Train a model on photographs; the same command again goes on where it stopped.
 
 swinir train photographs/ runs/x2 --steps 5000 --val-lr Set5/X2 --val-hr Set5/HR --export x2.safetensors
 """
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
-from jobs.evaluate import images_in, pair_images, read_rgb
+from jobs.evaluate import pair_images, read_rgb
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:  # torch loads with the first use: the command line's help does without
@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # torch loads with the first use: the command line's help doe
 
 
 def train(
-    data: Annotated[Path, typer.Argument(help="Folder of photographs.")],
+    data: Annotated[str, typer.Argument(help="Photographs: a folder, or Parquet or tar files; local or by URL.")],
     out: Annotated[Path, typer.Argument(help="Folder of the run: state, log and curve; an interrupted run goes on from it.")],
     model: Annotated[str | None, typer.Option(help="The preset whose architecture to train [lightweight-x2].")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
@@ -39,11 +39,13 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     every: Annotated[int, typer.Option(help="Steps between validating, logging and saving.", min=1)] = 250,
     config: Annotated[Path | None, typer.Option(help="YAML with any of the settings of a run; options win over it.")] = None,
+    image_column: Annotated[str | None, typer.Option(help="The column of Parquet files that holds the pictures.")] = None,
     export: Annotated[Path | None, typer.Option(help="Where to write the averaged weights, .safetensors.")] = None,
 ) -> None:
-    """Train a model on a folder of photographs, resumable to the step."""
+    """Train a model on photographs, resumable to the step."""
+    from pipeline.dataset.pixels import rgb_pictures
     from swinir.checkpoint import read_checkpoint
-    from swinir.training import Patches, Trainer, training_pictures
+    from swinir.training import Patches, Trainer, drawn_pictures
 
     options = {
         "model": model, "steps": steps, "batch_size": batch_size, "patch": patch,
@@ -52,13 +54,11 @@ def train(
     given = {name: value for name, value in options.items() if value is not None}
     target = pick_device(device)
     settings = train_config(read_settings(config) | given, target.type)
-    files = images_in(data) if data.is_dir() else []
-    if not files:
-        raise ConfigError(f"{data} holds no images to train on; name a folder of photographs")
     if (val_lr is None) != (val_hr is None):
         raise ConfigError("--val-lr and --val-hr belong together; give both or neither")
     validation = validation_pairs(val_lr, val_hr, settings.model.upscale) if val_lr and val_hr else []
-    pictures = training_pictures(files, settings)
+    photographs = rgb_pictures(data, image_column)
+    pictures = photographs + drawn_pictures(settings)
     try:
         patches = Patches(
             pictures, settings.model.upscale, settings.patch, settings.synthetic_pictures, settings.synthetic_share
@@ -67,10 +67,14 @@ def train(
         trainer = Trainer(settings, patches, out, target, weights)
     except (ValueError, RuntimeError) as error:
         raise ConfigError(" ".join(str(error).split())[:300]) from error
-    print(f"{len(files)} photographs, {len(validation)} validation pairs, {target}, step {trainer.step} of {settings.steps}")
+    print(
+        f"{len(photographs)} photographs, {len(validation)} validation pairs, {target}, step {trainer.step} of {settings.steps}"
+    )
     trainer.run(validation, lambda row: print(json.dumps(row), flush=True), every)
     if export is not None:
-        export_weights(trainer, validation, {"folder": data.name, "photographs": len(files)}, export)
+        export_weights(
+            trainer, validation, {"source": data.rstrip("/").rpartition("/")[2], "photographs": len(photographs)}, export
+        )
         print(f"wrote {export}")
 
 

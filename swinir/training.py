@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -267,10 +266,11 @@ class Trainer:
             row = {
                 "step": self.step,
                 "loss": round(float(np.mean(losses)), 4),
-                "psnr": round(self.validate(validation), 4),
                 "learning_rate": learning_rate(self.step - 1, self.config),
                 "patches_per_second": round(patches_per_second, 2),
             }
+            if validation:
+                row["psnr"] = round(self.validate(validation), 4)
             with (self.folder / "log.jsonl").open("a") as log:
                 log.write(json.dumps(row) + "\n")
             plot_curves(list(read_log(self.folder)), self.folder / "curve.png")
@@ -282,7 +282,7 @@ class Trainer:
         """Mean PSNR on luma (dB) of the averaged weights, border of ``upscale`` pixels shaved."""
         border = self.config.model.upscale
         scores = [psnr_ssim_y(restore(self.average, lr), hr, border)[0] for lr, hr in pairs]
-        return float(np.mean(scores)) if scores else math.nan
+        return float(np.mean(scores))
 
 
 def restore(model: SwinIR, lr: Picture) -> Picture:
@@ -294,8 +294,6 @@ def restore(model: SwinIR, lr: Picture) -> Picture:
     return codes
 
 
-def training_pictures(files: Sequence[Path], config: TrainConfig) -> list[Picture]:
-    """The photographs, and the drawn pictures that make up for what they lack."""
-    photographs = [np.asarray(Image.open(file).convert("RGB")) for file in files]
-    drawn = [synthetic_picture(i, np.random.default_rng((config.seed, 7, i))) for i in range(config.synthetic_pictures)]
-    return photographs + drawn
+def drawn_pictures(config: TrainConfig) -> list[Picture]:
+    """Pictures that make up for what photographs lack; they belong after these."""
+    return [synthetic_picture(i, np.random.default_rng((config.seed, 7, i))) for i in range(config.synthetic_pictures)]

@@ -18,7 +18,7 @@ from pipeline.errors import MediaError
 from pipeline.storage import local_path, version_of
 
 CONTAINERS = (".tar", ".parquet")
-OUR_NAMES = frozenset({"_swinir", "_index.parquet"})  # what this program leaves in a folder of results
+OUR_NAMES = frozenset({"_swinir", "_index.parquet", "__card__"})  # what this program leaves in a folder of results
 _LOOK_THREADS = 16
 
 

@@ -14,7 +14,7 @@ from jobs import evaluate as evaluate_job
 from jobs.evaluate import evaluate
 from jobs.models import models
 from jobs.train import train
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, MediaError
 from swinir.checkpoint import read_checkpoint
 from swinir.model import SwinIRConfig
 from swinir.presets import PRESETS, Preset
@@ -124,8 +124,11 @@ def test_train_refuses_what_cannot_be(folders, tmp_path, yaml, arguments, messag
 
 
 def test_train_needs_photographs(tmp_path):
-    with pytest.raises(ConfigError, match="holds no images to train on"):
-        run("train", tmp_path / "none", tmp_path / "run")
+    with pytest.raises(MediaError, match="none: "):
+        run("train", tmp_path / "none", tmp_path / "run", "--device", "cpu")
+    (tmp_path / "LICENSE").write_text("free")
+    with pytest.raises(ConfigError, match="holds no pictures"):
+        run("train", tmp_path, tmp_path / "run", "--device", "cpu")
 
 
 def test_pictures_may_be_of_any_mode(tmp_path):

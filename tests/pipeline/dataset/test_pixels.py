@@ -1,0 +1,86 @@
+"""An archive as RGB in memory, whatever its files and columns are."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from files import drawn, exif_block, saved
+from PIL import Image
+
+from pipeline.dataset.pixels import as_rgb, rgb_pictures
+from pipeline.errors import ConfigError, MediaError
+from tests.swinir.tiny import picture
+
+A, B, C = (picture(20 + 2 * seed, 30, seed) for seed in range(3))
+FILES = [saved(pixels, "PNG") for pixels in (A, B, C)]
+
+
+def write(path: Path, values: list[bytes | None], column: str) -> Path:
+    """A Parquet file of one column, as Hugging Face's image or as binary, two rows to a group."""
+    struct = [{"bytes": value, "path": None} for value in values]
+    array = pa.array(struct, pa.struct([("bytes", pa.binary()), ("path", pa.string())])) if column == "image" else values
+    pq.write_table(pa.table({"key": [str(n) for n in range(len(values))], column: array}), path, row_group_size=2)
+    return path
+
+
+@pytest.mark.parametrize("column", ["image", "jpg"])
+def test_a_parquet_file_gives_its_pictures_in_the_order_of_its_rows(tmp_path, column):
+    found = rgb_pictures(str(write(tmp_path / "data.parquet", FILES, column)))
+    assert len(found) == 3
+    for pixels, truth in zip(found, (A, B, C), strict=True):
+        assert np.array_equal(pixels, truth)
+
+
+def test_a_folder_may_hold_parquet_files_and_pictures(tmp_path):
+    write(tmp_path / "b.parquet", FILES[1:], "image")
+    (tmp_path / "a.png").write_bytes(FILES[0])
+    (tmp_path / "README.md").write_text("not a picture, and nobody takes it for one")
+    (tmp_path / "__card__").mkdir()  # as `swinir images` leaves it: a sheet of pictures, none of its results
+    (tmp_path / "__card__" / "pairs.png").write_bytes(FILES[0])
+    assert [pixels.shape for pixels in rgb_pictures(str(tmp_path))] == [A.shape, B.shape, C.shape]
+
+
+@pytest.mark.parametrize(
+    ("damaged", "message"),
+    [
+        (FILES[1][:300], r"data.parquet, row 1: damaged PNG picture: .*; take it out or mend it"),
+        (b"GIF of old", "data.parquet, row 1: not a picture"),
+        (None, "data.parquet: row 1 holds no picture"),
+    ],
+)
+def test_a_damaged_row_is_named(tmp_path, damaged, message):
+    path = write(tmp_path / "data.parquet", [FILES[0], damaged, FILES[2]], "image")
+    with pytest.raises(MediaError, match=message) as caught:
+        rgb_pictures(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_two_image_columns_must_be_chosen_from(tmp_path):
+    table = pa.table({"photo": FILES, "mask": FILES[::-1]})
+    pq.write_table(table, tmp_path / "two.parquet")
+    with pytest.raises(ConfigError, match="choose by --image-column"):
+        rgb_pictures(str(tmp_path / "two.parquet"))
+    assert np.array_equal(rgb_pictures(str(tmp_path / "two.parquet"), "mask")[0], C)
+
+
+def test_pictures_are_upright_and_of_three_channels(tmp_path):
+    Image.fromarray(drawn()).save(tmp_path / "turned.jpg", exif=exif_block(), quality=95)
+    with Image.open(tmp_path / "turned.jpg") as image:
+        assert rgb_pictures(str(tmp_path))[0].shape == (*image.size, 3)  # on its side in the file
+
+
+def test_a_jpeg_is_what_pillow_makes_of_it(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(saved(A, "JPEG"))
+    assert np.array_equal(rgb_pictures(str(tmp_path))[0], np.asarray(Image.open(io.BytesIO(saved(A, "JPEG")))))
+
+
+def test_channels_and_depths_become_rgb_of_8_bits():
+    grey = np.array([[[0], [128], [65535]]], np.uint16)
+    assert as_rgb(grey).tolist() == [[[0] * 3, [0] * 3, [255] * 3]]
+    assert as_rgb(np.array([[[257 * 7 + 129, 9]]], np.uint16)).tolist() == [[[8] * 3]]  # rounded; alpha is left out
+    assert np.array_equal(as_rgb(np.dstack([A, A[..., :1]])), A)
