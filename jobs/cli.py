@@ -9,6 +9,7 @@ import sys
 import typer
 
 from jobs.bench import bench
+from jobs.degrade import degrade
 from jobs.demo import demo
 from jobs.evaluate import evaluate
 from jobs.images import images
@@ -32,6 +33,7 @@ app.command("images")(images)
 app.command("models")(models)
 app.command("eval")(evaluate)
 app.command("train")(train)
+app.command("degrade")(degrade)
 app.add_typer(bench, name="bench")
 app.command("demo")(demo)
 

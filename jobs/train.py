@@ -6,20 +6,20 @@ swinir train photographs/ runs/x2 --steps 5000 --val-lr Set5/X2 --val-hr Set5/HR
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
 from jobs.evaluate import pair_images, read_rgb
+from jobs.settings import read_settings
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:  # torch loads with the first use: the command line's help does without
-    from swinir.training import Pair, TrainConfig, Trainer
+    from swinir.pairs import Pair
+    from swinir.training import TrainConfig, Trainer
 
 
 def train(
@@ -44,8 +44,10 @@ def train(
 ) -> None:
     """Train a model on photographs, resumable to the step."""
     from pipeline.dataset.pixels import rgb_pictures
+    from pipeline.video.worn import worn
     from swinir.checkpoint import read_checkpoint
-    from swinir.training import Patches, Trainer, drawn_pictures
+    from swinir.pairs import write_sheet
+    from swinir.training import Trainer, training_patches
 
     options = {
         "model": model, "steps": steps, "batch_size": batch_size, "patch": patch,
@@ -53,18 +55,16 @@ def train(
     }  # fmt: skip
     given = {name: value for name, value in options.items() if value is not None}
     target = pick_device(device)
-    settings = train_config(read_settings(config) | given, target.type)
+    settings = train_config(read_settings(config, known_settings()) | given, target.type)
     if (val_lr is None) != (val_hr is None):
         raise ConfigError("--val-lr and --val-hr belong together; give both or neither")
     validation = validation_pairs(val_lr, val_hr, settings.model.upscale) if val_lr and val_hr else []
     photographs = rgb_pictures(data, image_column)
-    pictures = photographs + drawn_pictures(settings)
     try:
-        patches = Patches(
-            pictures, settings.model.upscale, settings.patch, settings.synthetic_pictures, settings.synthetic_share
-        )
+        patches = training_patches(photographs, settings, worn)
         weights = read_checkpoint(start_from).state if start_from else None
         trainer = Trainer(settings, patches, out, target, weights)
+        write_sheet(patches.pairs, out / "pairs.png")
     except (ValueError, RuntimeError) as error:
         raise ConfigError(" ".join(str(error).split())[:300]) from error
     print(
@@ -87,25 +87,11 @@ def pick_device(name: str) -> Any:  # noqa: ANN401 - a torch.device; jobs name n
         raise ConfigError(str(error)) from error
 
 
-def read_settings(path: Path | None) -> dict[str, Any]:
-    """The settings of a YAML file; ``model`` is a preset's name. Raises ConfigError for a key that is none."""
-    if path is None:
-        return {}
-    try:
-        content = yaml.safe_load(path.read_text()) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read as YAML ({str(error).splitlines()[0]})") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold settings, one 'name: value' a line")
+def known_settings() -> set[str]:
+    """The keys of a YAML file of ``swinir train``; ``model`` is a preset's name."""
     from swinir.training import TrainConfig
 
-    known = {field.name for field in dataclasses.fields(TrainConfig)}
-    for key in content:
-        if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(sorted(known))}"
-            raise ConfigError(f"unknown key {key!r} in {path}; {hint}")
-    return content
+    return {field.name for field in dataclasses.fields(TrainConfig)}
 
 
 def train_config(settings: dict[str, Any], device: str) -> TrainConfig:

@@ -12,7 +12,6 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from swinir.curves import Row, plot_curves, read_log
+from swinir.degrade import Coder, Degradation
 from swinir.metrics import psnr_ssim_y
 from swinir.model import SwinIR, SwinIRConfig
-from swinir.resize import resize_uint8
+from swinir.pairs import Pair, Picture, degraded_pairs, reduced_pair
 from swinir.synthetic import synthetic_picture
-
-Picture = NDArray[np.uint8]
-Pair = tuple[Picture, Picture]
 
 GRID = 16  # LR pixels between the places where patches may start, before jitter
 
@@ -49,12 +46,16 @@ class TrainConfig:
     gradient_clip: float | None = 1.0  # the gradient's norm; the paper clips none
     synthetic_pictures: int = 12
     synthetic_share: float = 0.05  # of the patches; more than a little costs photographs their quality
+    degradation: Degradation | None = None  # None: exact bicubic reduction
+    crops: int = 8  # of every picture, where pictures are degraded
     seed: int = 0
     precision: str = "bf16"  # or fp32
     loss: str = "l1"  # the paper's; or l2, which is ahead for the first few hundred steps
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "milestones", tuple(self.milestones))  # YAML and JSON have lists
+        if isinstance(self.degradation, Mapping):
+            object.__setattr__(self, "degradation", Degradation(**self.degradation))
         if self.schedule not in ("cosine", "multistep"):
             raise ValueError(f"schedule must be cosine or multistep, got {self.schedule!r}")
         if not all(0 < milestone < 1 for milestone in self.milestones):
@@ -68,20 +69,19 @@ class TrainConfig:
 class Patches:
     """LR/HR patch pairs, chosen in proportion to the gradient energy of what they show.
 
-    The last ``num_synthetic`` pictures, which hold the edges that can be learned, give ``synthetic_share`` of the patches.
+    The last ``num_synthetic`` pairs, which hold the edges that can be learned, give ``synthetic_share`` of the patches.
     """
 
     def __init__(
-        self, pictures: Sequence[Picture], scale: int, patch: int, num_synthetic: int = 0, synthetic_share: float = 0.5
+        self, pairs: Sequence[Pair], scale: int, patch: int, num_synthetic: int = 0, synthetic_share: float = 0.5
     ) -> None:
-        self.scale, self.patch = scale, patch
-        self.pairs = [reduced_pair(picture, scale) for picture in pictures]
+        self.scale, self.patch, self.pairs = scale, patch, pairs
         places = [gradient_places(lr, patch) for lr, _ in self.pairs]
         self.places = np.concatenate([np.insert(where, 0, i, axis=1) for i, (where, _) in enumerate(places)])
         energy = np.concatenate([energy for _, energy in places])
         if not len(energy):
             raise ValueError(f"no picture holds a patch of {patch} pixels once reduced x{scale}; add larger ones")
-        synthetic = self.places[:, 0] >= len(pictures) - num_synthetic
+        synthetic = self.places[:, 0] >= len(pairs) - num_synthetic
         if 0 < synthetic.sum() < len(synthetic):
             energy[synthetic] *= synthetic_share / energy[synthetic].sum()
             energy[~synthetic] *= (1 - synthetic_share) / energy[~synthetic].sum()
@@ -106,13 +106,6 @@ class Patches:
         patches = (lr[y : y + p, x : x + p], hr[y * s : (y + p) * s, x * s : (x + p) * s])
         a, b = (np.rot90(patch[:, ::-1] if flip else patch, turn) for patch in patches)
         return a, b
-
-
-def reduced_pair(picture: Picture, scale: int) -> Pair:
-    """(LR, HR) with HR cropped to a multiple of ``scale`` and LR its MATLAB-bicubic reduction, both uint8."""
-    height, width = (size // scale * scale for size in picture.shape[:2])
-    hr = np.ascontiguousarray(picture[:height, :width])
-    return resize_uint8(hr, Fraction(1, scale)), hr
 
 
 def gradient_places(lr: Picture, patch: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -292,6 +285,20 @@ def restore(model: SwinIR, lr: Picture) -> Picture:
         y = model(x)[0]
     codes: Picture = (y * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
     return codes
+
+
+def training_patches(photographs: Sequence[Picture], config: TrainConfig, coder: Coder | None = None) -> Patches:
+    """The patches of a run: photographs and drawn pictures, reduced or degraded; ``coder`` as ``degrade`` takes it.
+
+    Raises ValueError where no picture holds a patch.
+    """
+    pictures, scale = [*photographs, *drawn_pictures(config)], config.model.upscale
+    if config.degradation is None:
+        pairs, num_synthetic = [reduced_pair(picture, scale) for picture in pictures], config.synthetic_pictures
+    else:
+        pairs = list(degraded_pairs(pictures, scale, config.degradation, config.crops, config.seed, coder))
+        num_synthetic = config.synthetic_pictures * config.crops
+    return Patches(pairs, scale, config.patch, num_synthetic, config.synthetic_share)
 
 
 def drawn_pictures(config: TrainConfig) -> list[Picture]:

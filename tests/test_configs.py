@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jobs.train import read_settings, train_config
+from jobs.settings import read_settings
+from jobs.train import known_settings, train_config
 from pipeline.config import ImagesConfig, VideoConfig, build_config
 from pipeline.video.streams import check_codec
+from swinir.degrade import Degradation
 from swinir.presets import preset
 from swinir.training import TrainConfig, learning_rate
 
@@ -18,10 +20,11 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 VIDEO = sorted(CONFIGS.glob("video*.yaml"))
 IMAGES = [CONFIGS / "images.yaml"]
 TRAIN = sorted((CONFIGS / "train").glob("*.yaml"))
+DEGRADE = sorted((CONFIGS / "degrade").glob("*.yaml"))
 
 
 def test_every_file_has_a_loader():
-    assert sorted(CONFIGS.rglob("*.*")) == sorted([*VIDEO, *IMAGES, *TRAIN])
+    assert sorted(CONFIGS.rglob("*.*")) == sorted([*VIDEO, *IMAGES, *TRAIN, *DEGRADE])
 
 
 @pytest.mark.parametrize("path", VIDEO, ids=lambda path: path.name)
@@ -45,22 +48,33 @@ def test_another_codec_over_the_defaults_gets_its_own_quality(codec):
 
 @pytest.mark.parametrize("path", TRAIN, ids=lambda path: path.name)
 def test_training_settings_load(path):
-    settings = read_settings(path)
+    settings = read_settings(path, known_settings())
     assert set(settings) == {field.name for field in fields(TrainConfig)}
     name = settings["model"]
     config = train_config(settings, "cpu")
     assert config.model == preset(name).config
-    assert path.stem.endswith(name)
+    assert path.stem.removeprefix("paper-").replace("real-light", "lightweight") == name
 
 
 @pytest.mark.parametrize("name", ["lightweight-x2", "lightweight-x4"])
 def test_the_spelled_out_settings_of_training_are_the_defaults(name):
-    settings = read_settings(CONFIGS / "train" / f"{name}.yaml")
+    settings = read_settings(CONFIGS / "train" / f"{name}.yaml", known_settings())
     assert train_config(settings, "cpu") == train_config({"model": name}, "cpu")
 
 
+def test_the_spelled_out_degradation_is_the_default_and_all_of_it():
+    settings = read_settings(CONFIGS / "train" / "real-light-x2.yaml", known_settings())
+    assert set(settings["degradation"]) == {field.name for field in fields(Degradation)}
+    assert Degradation(**settings["degradation"]) == Degradation()
+
+
+@pytest.mark.parametrize("path", DEGRADE, ids=lambda path: path.name)
+def test_degradations_load(path):
+    assert Degradation(**read_settings(path, {field.name for field in fields(Degradation)})) != Degradation()
+
+
 def test_the_papers_settings_are_those_of_the_paper():
-    config = train_config(read_settings(CONFIGS / "train" / "paper-lightweight-x2.yaml"), "cpu")
+    config = train_config(read_settings(CONFIGS / "train" / "paper-lightweight-x2.yaml", known_settings()), "cpu")
     assert (config.steps, config.batch_size, config.patch, config.loss) == (500_000, 64, 64, "l1")
     milestones = [step for step in range(1, 500_000) if learning_rate(step, config) < learning_rate(step - 1, config)]
     assert milestones == [250_000, 400_000, 450_000, 475_000]

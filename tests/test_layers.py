@@ -39,8 +39,9 @@ ORDER = [
     "video.clock",
     "video.editlist", "video.fields", "video.matroska", "video.packets", "video.probe", "video.quicktime", "video.sequence",
     "video.size", "video.turn", "video.colours", "video.plan", "video.gif", "video.slices", "video.encode", "video.priming",
-    "video.subtitles", "video.streams", "video.drymux", "video.describe", "video.compare", "video.reader", "video.assemble",
-    "video.destination", "video.pictures", "video.segment", "video.job", "video.preview", "video.sample", "api",
+    "video.subtitles", "video.streams", "video.drymux", "video.describe", "video.compare", "video.reader", "video.worn",
+    "video.assemble", "video.destination", "video.pictures", "video.segment", "video.job", "video.preview", "video.sample",
+    "api",
 ]  # fmt: skip
 
 MODULES = sorted(path.relative_to(ROOT) for top in ALLOWED for path in (ROOT / top).rglob("*.py"))

@@ -11,7 +11,8 @@ from tiny import SMALL, picture
 
 from swinir.curves import plot_curves, read_log
 from swinir.model import SwinIRConfig
-from swinir.training import Patches, TrainConfig, Trainer, learning_rate, reduced_pair
+from swinir.pairs import reduced_pair
+from swinir.training import Patches, TrainConfig, Trainer, learning_rate
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(
@@ -22,7 +23,7 @@ CONFIG = TrainConfig(
 
 @pytest.fixture(scope="module")
 def patches():
-    return Patches([picture(96, 120, seed) for seed in range(3)], 2, CONFIG.patch)
+    return Patches([reduced_pair(picture(96, 120, seed), 2) for seed in range(3)], 2, CONFIG.patch)
 
 
 def test_the_loss_falls(patches, tmp_path):
@@ -104,7 +105,7 @@ def test_a_batch_depends_on_the_seed_and_the_step_alone(patches):
 
 def test_synthetic_pictures_give_their_share_of_the_patches():
     pictures = [picture(96, 120, seed) for seed in range(3)]
-    patches = Patches(pictures, 2, 16, num_synthetic=1, synthetic_share=0.25)
+    patches = Patches([reduced_pair(each, 2) for each in pictures], 2, 16, num_synthetic=1, synthetic_share=0.25)
     share = np.diff(patches.cumulative, prepend=0)[patches.places[:, 0] == 2].sum()
     assert abs(share - 0.25) < 1e-9
 
@@ -136,4 +137,4 @@ def test_settings_that_name_nothing_are_refused():
         with pytest.raises(ValueError, match="must be"):
             dataclasses.replace(CONFIG, **change)
     with pytest.raises(ValueError, match="add larger ones"):
-        Patches([picture(24, 24, 0)], 2, 24)
+        Patches([reduced_pair(picture(24, 24, 0), 2)], 2, 24)

@@ -1,0 +1,61 @@
+"""Clips through a video codec that shows its artifacts, as training material; the codec and its quality are drawn by chance."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import cast
+
+import av
+import numpy as np
+import torch
+from av.video.stream import VideoStream
+from torch import Tensor
+
+RATE = 25  # frames a second
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """An encoder, what makes it fast, the options that set its quality, and between which values they show artifacts.
+
+    Constant quality: rate control has no time to settle in a clip of a few frames.
+    """
+
+    name: str
+    options: dict[str, str]
+    quality_options: tuple[str, ...]
+    quality: tuple[int, int]
+
+
+CODECS = (
+    Codec("libx264", {"preset": "veryfast", "threads": "1"}, ("crf",), (18, 34)),
+    Codec("mpeg4", {"threads": "1"}, ("qmin", "qmax"), (2, 14)),
+    Codec("mpeg2video", {"threads": "1"}, ("qmin", "qmax"), (2, 14)),
+    Codec("libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "threads": "1", "b": "0"}, ("crf",), (24, 54)),
+)
+
+
+def worn(clip: Tensor, rng: np.random.Generator) -> Tensor:
+    """(N, 3, H, W) float32 RGB in [0, 1], H and W even, through one of CODECS; a ``Coder`` of swinir.degrade."""
+    codec = CODECS[int(rng.integers(len(CODECS)))]
+    low, high = codec.quality
+    return recoded(clip, codec, int(rng.integers(low, high + 1)))
+
+
+def recoded(clip: Tensor, codec: Codec, quality: int) -> Tensor:
+    """The clip as it is after encoding, YUV 4:2:0 of 8 bits, and decoding; same shape."""
+    pictures = (clip * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    height, width = pictures.shape[1:3]
+    options = codec.options | dict.fromkeys(codec.quality_options, str(quality))
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as out:
+        stream = cast(VideoStream, out.add_stream(codec.name, rate=RATE, options=options))
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for picture in pictures:
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        out.mux(stream.encode(None))
+    file.seek(0)
+    with av.open(file, "r") as made:
+        frames = [frame.to_ndarray(format="rgb24") for frame in made.decode(video=0)]
+    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float() / 255
