@@ -41,6 +41,7 @@ app.command("demo")(demo)
 def main() -> None:
     """Run the command line; errors of ours end in one line and their exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    os.environ.setdefault("SVT_LOG", "1")  # errors only: SVT-AV1 prints paragraphs about itself whenever it is opened
     try:
         app()
     except UpscaleError as error:

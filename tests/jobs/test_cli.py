@@ -151,6 +151,13 @@ def test_dry_run_shows_the_plan_and_writes_nothing(swinir, clip):
     assert os.listdir(clip.parent) == ["in.mp4"]
 
 
+def test_encoders_do_not_print_about_themselves(clip):
+    ended = finish(
+        start("video", clip, clip.with_name("out.mp4"), *FAST[:2], "--codec", "libsvtav1", "--preset", "12", "--dry-run")
+    )
+    assert (ended.code, ended.err) == (0, "probing\n")
+
+
 def test_models_as_json(swinir):
     ended = swinir("models", "--json")
     rows = {row["model"]: row for row in json.loads(ended.out)}
