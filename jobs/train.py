@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.evaluate import pair_images, read_rgb
+from jobs.datasets import pair_images, read_rgb
 from jobs.settings import read_settings
 from pipeline.errors import ConfigError
 

@@ -1,21 +1,25 @@
 """The commands eval, models and train, run as a user runs them."""
 
 import json
+from dataclasses import asdict
 from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 import typer
 from PIL import Image
-from tiny import SMALL, picture
+from tiny import SMALL, network, picture
 from typer.testing import CliRunner
 
-from jobs import evaluate as evaluate_job
+from jobs.datasets import find_dataset, pair_images, read_rgb
 from jobs.evaluate import evaluate
 from jobs.models import models
 from jobs.train import train
 from pipeline.errors import ConfigError, MediaError
-from swinir.checkpoint import read_checkpoint
+from swinir.checkpoint import read_checkpoint, to_bytes
+from swinir.evaluation import Task, as_tensor, degraded, published_scores, truth_for
+from swinir.metrics import luma, psnr
 from swinir.model import SwinIRConfig
 from swinir.presets import PRESETS, Preset
 from swinir.resize import resize_uint8
@@ -69,6 +73,9 @@ def test_eval_of_equal_images_has_no_number_json_cannot_say(folders):
         (("--model", "lightwight-x2"), "did you mean 'lightweight-x2'"),
         (("--model", "bicubic-x2", "--weights", "none.pth"), "has no weights"),
         (("--lr", "nowhere"), "nowhere is not a folder"),
+        (("Set5",), "stand for the names of test sets"),
+        (("--model", "identity", "--noise", 9, "--jpeg", 9), "two tasks; give one"),
+        (("--markdown", "nowhere/t.md"), "nowhere is not a folder; make it first"),
     ],
 )
 def test_eval_refuses_what_cannot_be(folders, arguments, message):
@@ -79,7 +86,58 @@ def test_eval_refuses_what_cannot_be(folders, arguments, message):
 def test_eval_names_the_image_without_a_counterpart(folders):
     (folders / "hr" / "a.png").unlink()
     with pytest.raises(ConfigError, match="an image called a is wanted there"):
-        evaluate_job.pair_images(folders / "lr", folders / "hr")
+        pair_images(folders / "lr", folders / "hr")
+
+
+def test_eval_of_a_set_by_name_makes_the_small_images_that_are_not_there(folders):
+    given = json.loads(run("eval", "--model", "bicubic-x2", "--lr", folders / "lr", "--hr", folders / "hr", "--json"))
+    (folders / "hr").rename(folders / "Set5")
+    made = json.loads(run("eval", "Set5", "--datasets", folders, "--model", "bicubic-x2", "--json"))
+    assert [row["image"] for row in made["images"]] == ["a.png", "b.png"]
+    assert made["mean"] == given["mean"]
+    assert made["datasets"][0]["published"] == {"ours": [33.67], "baseline": [33.67]}
+    usual = json.loads(run("eval", "--datasets", folders, "--model", "bicubic-x2", "--json"))
+    assert [row["dataset"] for row in usual["datasets"]] == ["Set5"]
+
+
+def test_eval_writes_the_table_and_a_strip(folders):
+    options = ("--markdown", folders / "t.md", "--strip", folders / "s.png")
+    run("eval", folders / "hr", "--model", "nearest-x2", *options)
+    lines = (folders / "t.md").read_text().splitlines()
+    assert lines[2:4] == ["| image | PSNR dB | SSIM | bicubic dB | bicubic SSIM |", "| --- | --- | --- | --- | --- |"]
+    assert [line.split("|")[1].strip() for line in lines[4:]] == ["a.png", "b.png", "mean"]
+    with Image.open(folders / "s.png") as strip:
+        assert strip.width > 3 * 71
+
+
+@pytest.mark.parametrize(("task", "in_chans"), [("noise", 1), ("noise", 3), ("jpeg", 1), ("jpeg", 3)])
+def test_eval_restores_with_a_network_beside_the_input(folders, task, in_chans):
+    model = network(upscale=1, in_chans=in_chans, upsampler="", depths=(2,), num_heads=(2,))
+    config = {"config": json.dumps(asdict(model.config))}
+    (folders / "m.safetensors").write_bytes(to_bytes(model.state_dict(), config))
+    options = ("--model", "auto", "--weights", folders / "m.safetensors", f"--{task}", 20, "--device", "cpu", "--json")
+    rows = json.loads(run("eval", folders / "hr", *options))
+    untouched = json.loads(run("eval", folders / "hr", "--model", "identity", f"--{task}", 20, "--json"))
+    assert (rows["task"], rows["level"], rows["grey"]) == (task, 20, in_chans == 1)
+    assert ("psnr_b" in rows["mean"], "input_psnr_b" in rows["mean"]) == (task == "jpeg",) * 2
+    assert rows["mean"]["psnr"] != rows["mean"]["input_psnr"]
+    assert untouched["mean"]["psnr"] == untouched["mean"]["input_psnr"]
+    if in_chans == 3:
+        assert rows["mean"]["input_psnr"] == untouched["mean"]["input_psnr"]
+
+
+@pytest.mark.parametrize(("name", "scale", "published"), [("Set5", 2, 33.67), ("Set5", 4, 28.43), ("Set14", 4, 26.09)])
+def test_bicubic_scores_what_was_published(shared, name, scale, published):
+    """On given reductions and on ours, bit for bit; without SSIM, which takes most of the time."""
+    scores = []
+    for small, large in find_dataset(name, shared / "data" / "images", scale).pairs:
+        lr, task = read_rgb(small), Task("sr", scale)
+        truth = truth_for(task, read_rgb(large))
+        assert torch.equal(degraded(task, truth), as_tensor(lr))
+        a, b = (luma(image)[scale:-scale, scale:-scale] for image in (resize_uint8(lr, scale), truth))
+        scores.append(psnr(a, b))
+    assert round(float(np.mean(scores)), 2) == published
+    assert published_scores()[f"bicubic-x{scale}"][name] == [published]
 
 
 def test_models_lists_every_preset(tmp_path, monkeypatch):
@@ -129,8 +187,3 @@ def test_train_needs_photographs(tmp_path):
     (tmp_path / "LICENSE").write_text("free")
     with pytest.raises(ConfigError, match="holds no pictures"):
         run("train", tmp_path, tmp_path / "run", "--device", "cpu")
-
-
-def test_pictures_may_be_of_any_mode(tmp_path):
-    Image.fromarray(np.zeros((4, 5), np.uint8)).save(tmp_path / "grey.png")
-    assert evaluate_job.read_rgb(tmp_path / "grey.png").shape == (4, 5, 3)

@@ -1,14 +1,12 @@
-"""PSNR and SSIM as the published tables have them."""
+"""PSNR, SSIM and PSNR-B as the published tables have them."""
 
 import math
 
 import numpy as np
 import pytest
-from PIL import Image
 from tiny import picture
 
-from swinir.metrics import luma, psnr, psnr_ssim_y, ssim
-from swinir.resize import resize_uint8
+from swinir.metrics import blockiness, channels, luma, psnr, psnr_b, psnr_ssim_y, ssim
 
 
 def test_luma_spans_16_to_235():
@@ -42,13 +40,33 @@ def test_other_shapes_are_refused():
         psnr_ssim_y(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5, 3), np.uint8), 0)
 
 
-@pytest.mark.parametrize(("scale", "published"), [(2, 33.67), (4, 28.43)])
-def test_bicubic_on_set5_scores_what_the_tables_say(scale, published, shared):
-    folder = shared / "data" / "images" / "Set5"
-    scores = []
-    for path in sorted((folder / "HR").iterdir()):
-        lr = np.array(Image.open(folder / "LR_bicubic" / f"X{scale}" / f"{path.stem}x{scale}.png").convert("RGB"))
-        hr = np.array(Image.open(path).convert("RGB"))[: lr.shape[0] * scale, : lr.shape[1] * scale]
-        inner = slice(scale, -scale)
-        scores.append(psnr(luma(resize_uint8(lr, scale))[inner, inner], luma(hr)[inner, inner]))
-    assert round(float(np.mean(scores)), 2) == published
+def blocks(height: int, width: int, step: float, first: int = 8) -> np.ndarray:
+    """Columns of ``first``, 8, 8.. pixels that alternate between 100 and 100 + step."""
+    odd = (np.arange(width) + 8 - first) // 8 % 2
+    return np.tile(100 + step * odd, (height, 1)).astype(np.float64)
+
+
+def test_a_step_at_every_border_of_blocks_counts_as_its_square():
+    # 16x24: 2 borders of 16 pixels each across, 1 of 24 down, where nothing steps; by hand: 32 * 10^2 / 56, log 8 / log 16.
+    assert blockiness(blocks(16, 24, 10)) == pytest.approx(3200 / 56 * 3 / 4)
+    assert blockiness(blocks(16, 24, 10).T) == pytest.approx(3200 / 56 * 3 / 4)
+
+
+def test_steps_beside_the_borders_are_no_blocks():
+    assert blockiness(blocks(16, 24, 10, first=4)) == 0
+    assert blockiness(np.full((16, 24), 9.0)) == 0
+    assert blockiness(blocks(7, 7, 10)) == 0
+
+
+def test_psnr_b_is_psnr_less_the_blocks_of_the_output_alone():
+    flat, blocky = np.full((16, 24), 105.0), blocks(16, 24, 10)
+    assert psnr_b(blocky, flat) == pytest.approx(10 * math.log10(255**2 / (25 + 3200 / 56 * 3 / 4)))
+    assert psnr_b(flat, blocky) == psnr(flat, blocky)
+    assert psnr_b(flat, flat) == math.inf
+    assert psnr_b(blocky, blocky) == pytest.approx(10 * math.log10(255**2 / (3200 / 56 * 3 / 4)))
+
+
+def test_channels_are_those_of_grey_and_of_colour():
+    image = picture(3, 4)
+    assert [c.tolist() for c in channels(image)] == [image[..., c].tolist() for c in range(3)]
+    assert len(channels(image[..., 0])) == 1
