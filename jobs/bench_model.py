@@ -132,9 +132,9 @@ def ways_to_compute(
         target = choose_device(device)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    if chosen.config is None:
+    if chosen.weightless:
         raise ConfigError(f"{name} is no network; name one of `swinir models` that is")
-    weights = None if bundled_file(chosen).is_file() else "random"
+    weights = None if chosen.config is None or bundled_file(chosen).is_file() else "random"
     network: SwinIR = load_model(name, weights).to(target)  # type: ignore[assignment]
     ways: dict[str, Way] = {}
     for baseline in baselines:

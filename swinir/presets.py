@@ -1,4 +1,4 @@
-"""The published models by name, where their files are, and three baselines without weights."""
+"""The published models by name, those of their users too, where their files are, and three baselines without weights."""
 
 from __future__ import annotations
 
@@ -15,29 +15,64 @@ from swinir.model import SwinIRConfig, Upsampler
 from swinir.resize import resize
 
 MODEL_ZOO = Path(__file__).with_name("model_zoo.json")
+PHHOFM = "https://github.com/Phhofm/models/raw/main"
+KIM2091 = "https://github.com/Kim2091/Kim2091-Models/releases/download"
+BUBBLE = "https://github.com/Bubblemint864/AI-Models/releases/download"
+# The community's rows of the model zoo: name, task, file, and its address where a program can fetch it.
+COMMUNITY: Mapping[str, tuple[str, str, str, str | None]] = {
+    "2x-Bubble-AnimeScale-SwinIR-Small-v1": (
+        "anime-bubble-x2", "anime", "2x_Bubble_AnimeScale_SwinIR_Small_v1.pth",
+        f"{BUBBLE}/2x_Bubble_AnimeScale_SwinIR_Small_v1/2x_Bubble_AnimeScale_SwinIR_Small_v1.pth",
+    ),
+    "2x-HFA2SwinIR-S": ("anime-hfa2k-x2", "anime", "2xHFA2kSwinIR-S.pth", None),
+    "2x-LexicaSwinIR": (
+        "generated-lexica-x2", "generated", "2xLexicaSwinIR.pth", f"{PHHOFM}/2xLexicaSwinIR/2xLexicaSwinIR.pth",
+    ),
+    "4x-HFA2kLUDVAESwinIR-light": (
+        "anime-real-hfa2k-x4", "anime", "4xHFA2kLUDVAESwinIR_light.pth",
+        f"{PHHOFM}/4xHFA2kLUDVAESwinIR_light/4xHFA2kLUDVAESwinIR_light.pth",
+    ),
+    "4x-SwinIR-M-Pretrain": (
+        "pretrain-medium-x4", "pretrain", "4x-SwinIR-M_Pretrain.pth",
+        f"{KIM2091}/4x-SwinIR-M_Pretrain/4x-SwinIR-M_Pretrain.pth",
+    ),
+    "4x-SwinIR-S-Pretrain": (
+        "pretrain-small-x4", "pretrain", "4x-SwinIR-S_Pretrain.pth",
+        f"{KIM2091}/4x-SwinIR-S_Pretrain/4x-SwinIR-S_Pretrain.pth",
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedFile:
-    """A file others published. ``size_bytes`` and ``sha256`` are None where no public record of them was found."""
+    """A file others published. ``size_bytes`` and ``sha256`` are None where no public record of them was found.
+
+    ``url`` is None where the file can be had by a person only, from ``page``; ``state_key`` where the file has to say.
+    """
 
     file: str
-    url: str
+    url: str | None
     size_bytes: int | None
     sha256: str | None
-    state_key: str
     licence: str
+    state_key: str | None = None
+    page: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """A model a user can name. ``config`` and ``published`` are None for the baselines, which have no weights."""
+    """A model a user can name. ``config`` is None where only the file says what network it is, and for the baselines."""
 
     name: str
     task: str
     scale: int
     config: SwinIRConfig | None = None
     published: PublishedFile | None = None
+
+    @property
+    def weightless(self) -> bool:
+        """Whether it is a baseline, which computes without weights."""
+        return self.config is None and self.published is None
 
 
 def preset(name: str) -> Preset:
@@ -142,11 +177,31 @@ def _published_presets() -> list[Preset]:
                 url=row["url"],
                 size_bytes=row["size"],
                 sha256=row["sha256"],
-                state_key=row["state_key"],
                 licence=row["licence"],
+                state_key=row["state_key"],
             ),
         )
         for row in json.loads(MODEL_ZOO.read_text())["official"]
+    ]
+
+
+def _community_presets() -> list[Preset]:
+    return [
+        Preset(
+            name=name,
+            task=task,
+            scale=row["scale"],
+            published=PublishedFile(
+                file=file,
+                url=url,
+                size_bytes=row["size"],
+                sha256=row["sha256"],
+                licence=row["licence"],
+                page=f"https://openmodeldb.info/models/{row['name']}",
+            ),
+        )
+        for row in json.loads(MODEL_ZOO.read_text())["community"]
+        for name, task, file, url in [COMMUNITY[row["name"]]]
     ]
 
 
@@ -155,4 +210,6 @@ def _baseline_presets() -> list[Preset]:
     return [Preset(name="identity", task="baseline", scale=1), *enlarging]
 
 
-PRESETS: Mapping[str, Preset] = {known.name: known for known in [*_published_presets(), *_baseline_presets()]}
+PRESETS: Mapping[str, Preset] = {
+    known.name: known for known in [*_published_presets(), *_community_presets(), *_baseline_presets()]
+}

@@ -48,7 +48,7 @@ def load_spec(
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if tile is not None and tile < 1:
         raise ValueError(f"tile must be at least 1 input pixel, got {tile}")
-    if model != AUTO and preset(model).config is None:
+    if model != AUTO and preset(model).weightless:
         refuse_weights(model, weights)
         return ModelSpec(
             name=model, scale=preset(model).scale, config=None, weights=None, weights_sha256="", precision=precision, tile=tile

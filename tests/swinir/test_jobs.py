@@ -1,7 +1,8 @@
 """The commands eval, models and train, run as a user runs them."""
 
 import json
-from dataclasses import asdict
+import re
+from dataclasses import asdict, replace
 from fractions import Fraction
 
 import numpy as np
@@ -12,15 +13,16 @@ from PIL import Image
 from tiny import SMALL, network, picture
 from typer.testing import CliRunner
 
+from jobs.bench_model import multiply_adds
 from jobs.datasets import find_dataset, pair_images, read_rgb
 from jobs.evaluate import evaluate
-from jobs.models import models
+from jobs.models import describe_preset, mmacs_per_pixel, models
 from jobs.train import train
 from pipeline.errors import ConfigError, MediaError
 from swinir.checkpoint import read_checkpoint, to_bytes
 from swinir.evaluation import Task, as_tensor, degraded, published_scores, truth_for
 from swinir.metrics import luma, psnr
-from swinir.model import SwinIRConfig
+from swinir.model import SwinIR, SwinIRConfig
 from swinir.presets import PRESETS, Preset
 from swinir.resize import resize_uint8
 
@@ -149,7 +151,35 @@ def test_models_lists_every_preset(tmp_path, monkeypatch):
     assert rows["classical-x8"]["weights"] == "to download"
     assert rows["identity"]["weights"] == "none needed"
     assert rows["lightweight-x2"]["parameters"] == 910_152
-    assert "classical-x8" in run("models")
+    assert [rows[name]["speed"] for name in ("bicubic-x2", "lightweight-x2", "classical-x4", "real-large-x4")] == [
+        "instant", "fast", "slow", "very slow",
+    ]  # fmt: skip
+    assert rows["anime-hfa2k-x2"]["weights"] == "by hand"
+    assert rows["anime-bubble-x2"]["licence"] == "CC-BY-NC-SA-4.0"
+    assert re.search(r"^generated-lexica-x2 +generated +x2 +59 MB +to download$", run("models"), re.MULTILINE)
+
+
+def test_models_knows_a_community_model_by_its_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("SWINIR_CACHE", str(tmp_path))
+    cached = tmp_path / "4x-SwinIR-S_Pretrain.pth"
+    cached.write_bytes(b"nothing of the kind")
+    assert describe_preset(PRESETS["pretrain-small-x4"]).parameters is None
+    cached.write_bytes(to_bytes(network(upscale=4).state_dict()))
+    row = describe_preset(PRESETS["pretrain-small-x4"])
+    assert (row.weights, row.speed, row.parameters) == (
+        "cached",
+        "fast",
+        sum(p.numel() for p in network(upscale=4).parameters()),
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["classical-x2", "classical-x3", "classical-x8", "lightweight-x3", "real-x4", "real-large-x4", "jpeg-gray-10"]
+)
+def test_multiply_adds_are_those_that_pytorch_counts(name):
+    config = replace(PRESETS[name].config, depths=(1, 2), num_heads=(2, 2), embed_dim=24)
+    window = config.window_size
+    assert mmacs_per_pixel(config) == round(multiply_adds(SwinIR(config), window, window) / window**2 / 1e6, 2)
 
 
 def test_train_learns_resumes_and_exports(folders, tmp_path, monkeypatch):

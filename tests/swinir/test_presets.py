@@ -11,9 +11,22 @@ from swinir.resize import resize
 
 def test_every_official_file_has_one_preset():
     rows = json.loads(MODEL_ZOO.read_text())["official"]
-    files = [known.published.file for known in PRESETS.values() if known.published]
+    files = [known.published.file for known in PRESETS.values() if known.published and known.config]
     assert sorted(files) == sorted(row["file"] for row in rows)
     assert len(rows) == 30
+
+
+def test_every_community_file_has_one_preset_and_a_place():
+    rows = json.loads(MODEL_ZOO.read_text())["community"]
+    found = [known for known in PRESETS.values() if known.published and not known.config]
+    assert sorted(known.published.sha256 for known in found) == sorted(row["sha256"] for row in rows)
+    assert len(rows) == 6
+    files = [url for row in rows for url in row["urls"] if url.endswith(".pth")]
+    assert set(files) <= {known.published.url for known in found}
+    for known in found:
+        assert known.name.endswith(f"-x{known.scale}")
+        assert known.published.url is None or known.published.url.endswith("/" + known.published.file)
+        assert not known.weightless
 
 
 def test_the_carried_table_is_the_shared_one(shared):

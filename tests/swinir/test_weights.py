@@ -1,11 +1,7 @@
-"""Weights are found, fetched whole or not at all, never run as code, and recognised; every refusal is one line."""
+"""Weights are found, never run as code, and recognised; every refusal is one line."""
 
-import hashlib
-import http.server
-import io
 import pickle
 import re
-import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,50 +22,8 @@ from swinir.checkpoint import (
     weights_digest,
 )
 from swinir.model import SwinIRConfig
-from swinir.presets import PRESETS, Preset, PublishedFile, preset
+from swinir.presets import PRESETS, preset
 from swinir.weights import load_checkpoint, load_model, locate, resolve
-
-HTML = b"<!DOCTYPE html><html><body>404: no such release</body></html>"
-
-
-class Server:
-    """A real HTTP server whose next answers are set by the test; the last one repeats."""
-
-    def __init__(self) -> None:
-        self.requests = 0
-        self.answers: list[tuple[str, bytes]] = []
-        server = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                kind, body = server.answers[min(server.requests, len(server.answers) - 1)]
-                server.requests += 1
-                if kind == "drop":
-                    self.close_connection = True
-                    return
-                self.send_response(200 if kind in ("ok", "cut") else int(kind))
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body[: len(body) // 2] if kind == "cut" else body)
-
-            def log_message(self, *args):
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/tiny.pth"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr(weights_module, "RETRY_S", 0.001)
-    running = Server()
-    yield running
-    running.close()
 
 
 @pytest.fixture(scope="module")
@@ -77,121 +31,10 @@ def state():
     return network().state_dict()
 
 
-@pytest.fixture(scope="module")
-def packed(state):
-    """The bytes of a published kind of file: parameters under 'params', with the derived buffers."""
-    file = io.BytesIO()
-    buffers = {
-        "layers.0.residual_group.blocks.1.attn_mask": torch.zeros(64, 64, 64),
-        "layers.0.residual_group.blocks.0.attn.relative_position_index": torch.zeros(64, 64, dtype=torch.long),
-    }
-    torch.save({"params": state | buffers}, file)
-    return file.getvalue()
-
-
-def published(server: Server, content: bytes | None) -> Preset:
-    """A preset of the small network whose file is on the test's server; with size and digest if the content is given."""
-    size, sha = (len(content), hashlib.sha256(content).hexdigest()) if content else (None, None)
-    file = PublishedFile(file="tiny.pth", url=server.url, size_bytes=size, sha256=sha, state_key="params", licence="-")
-    return Preset(name="tiny-x2", task="test", scale=2, config=SwinIRConfig(**SMALL), published=file)
-
-
 def only_line(caught) -> str:
     text = str(caught.value)
     assert "\n" not in text
     return text
-
-
-def test_the_published_file_is_fetched_once_and_used_from_the_cache(server, packed, state, tmp_path):
-    server.answers = [("ok", packed)]
-    tiny = published(server, packed)
-    path = resolve(tiny, cache=tmp_path)
-    assert path == tmp_path / "tiny.pth" == resolve(tiny, cache=tmp_path)
-    assert server.requests == 1
-    assert weights_digest(read_checkpoint(path).state) == weights_digest(state)
-    assert not list(tmp_path.glob("*.part"))
-
-
-@pytest.mark.parametrize("fault", [("drop", b""), ("cut", b"x" * 100), ("503", HTML)])
-def test_a_passing_fault_is_tried_again(server, packed, tmp_path, fault):
-    server.answers = [fault, ("ok", packed)]
-    assert resolve(published(server, packed), cache=tmp_path).read_bytes() == packed
-    assert server.requests == 2
-
-
-@pytest.mark.parametrize(
-    ("answer", "says"),
-    [
-        (("drop", b""), "cannot be downloaded"),
-        (("cut", b"x" * 1000), "500 of 1000 bytes arrived"),
-        (("404", HTML), "404"),
-        (("503", HTML), "503"),
-        (("ok", HTML), "it is a web page"),
-        (("ok", b""), "the file is empty"),
-        (("ok", b"PK lies, but not the right ones"), "bytes instead of"),
-    ],
-)
-def test_what_is_not_the_file_is_never_kept(server, packed, tmp_path, answer, says):
-    server.answers = [answer]
-    with pytest.raises(WeightsError, match=says) as caught:
-        resolve(published(server, packed), cache=tmp_path)
-    line = only_line(caught)
-    assert server.url in line
-    assert str(tmp_path / "tiny.pth") in line
-    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
-
-
-def test_the_right_size_with_other_bytes_is_refused(server, packed, tmp_path):
-    server.answers = [("ok", packed[:-1] + b"!")]
-    with pytest.raises(WeightsError, match="sha256"):
-        resolve(published(server, packed), cache=tmp_path)
-
-
-def test_offline_with_a_cold_cache_says_which_file_to_put_where_and_that_works(server, packed, tmp_path):
-    tiny = published(server, packed)
-    server.close()
-    with pytest.raises(WeightsError, match=r"tiny\.pth, the weights of tiny-x2, cannot be downloaded") as caught:
-        resolve(tiny, cache=tmp_path)
-    where = re.search(r"fetch (\S+) elsewhere and put it at (\S+)$", only_line(caught))
-    assert where[1] == server.url
-    Path(where[2]).write_bytes(packed)
-    assert resolve(tiny, cache=tmp_path).read_bytes() == packed
-
-
-def test_a_damaged_file_in_the_cache_is_noticed(server, packed, tmp_path):
-    (tmp_path / "tiny.pth").write_bytes(packed[:-5])
-    with pytest.raises(WeightsError, match="delete it and run again"):
-        resolve(published(server, packed), cache=tmp_path)
-
-
-def test_a_file_nobody_recorded_is_held_to_what_was_first_seen(server, packed, tmp_path):
-    server.answers = [("ok", packed)]
-    tiny = published(server, None)
-    path = resolve(tiny, cache=tmp_path)
-    assert resolve(tiny, cache=tmp_path) == path
-    path.write_bytes(packed + b"more")
-    with pytest.raises(WeightsError, match="bytes instead of"):
-        resolve(tiny, cache=tmp_path)
-
-
-def test_many_at_once_fetch_once(server, packed, tmp_path):
-    server.answers = [("ok", packed)]
-    tiny = published(server, packed)
-    threads = [threading.Thread(target=resolve, args=(tiny,), kwargs={"cache": tmp_path}) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert server.requests == 1
-
-
-def test_a_url_the_user_names_is_fetched_and_kept(server, packed, tmp_path):
-    server.answers = [("ok", packed)]
-    first = locate(server.url, tmp_path)
-    assert locate(server.url, tmp_path) == first
-    assert first.name.endswith("-tiny.pth")
-    assert server.requests == 1
-    assert load_checkpoint("auto", server.url, tmp_path).config == SwinIRConfig(**SMALL)
 
 
 def test_a_place_weights_are_not_read_from_is_named(tmp_path):
@@ -252,7 +95,13 @@ def test_a_file_that_wants_to_run_code_is_refused(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-JUNK = [b"", HTML, b"PK\x03\x04 broken zip", b"\x80\x02garbage", b"\x10\0\0\0\0\0\0\0{not json}......"]
+JUNK = [
+    b"",
+    b"<!DOCTYPE html><html></html>",
+    b"PK\x03\x04 broken zip",
+    b"\x80\x02garbage",
+    b"\x10\0\0\0\0\0\0\0{not json}......",
+]
 
 
 @pytest.mark.parametrize("content", JUNK)
@@ -308,6 +157,18 @@ def test_a_file_of_another_preset_names_it(tmp_path):
     path.write_bytes(to_bytes(random_state(preset("lightweight-x3").config)))
     with pytest.raises(WeightsError, match="ask for 'lightweight-x3' to use it"):
         load_model("lightweight-x2", path)
+
+
+def test_a_community_model_is_what_its_file_holds_and_of_its_scale(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights_module, "fetch", lambda remote, path, what: path)
+    path = tmp_path / "2xHFA2kSwinIR-S.pth"
+    torch.save({"params_ema": network().state_dict()}, path)
+    assert load_model("anime-hfa2k-x2", cache=tmp_path).config == SwinIRConfig(**SMALL)
+    torch.save({"params_ema": network(upscale=4).state_dict()}, path)
+    with pytest.raises(WeightsError, match=r"holds a pixelshuffledirect x4 network .* but anime-hfa2k-x2 enlarges x2"):
+        load_model("anime-hfa2k-x2", cache=tmp_path)
+    with pytest.raises(WeightsError, match="only its file says what network"):
+        load_model("anime-hfa2k-x2", "random")
 
 
 def test_weights_of_a_weightless_model_are_refused():
