@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.datasets import Dataset, Pair, find_dataset, pair_images, read_image, title_of, usual_datasets
+from jobs.options import Strength, WeightsFidelity
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:  # torch loads with the first use: the command line's help does without
@@ -47,6 +48,8 @@ def evaluate(
     jpeg: Annotated[int | None, typer.Option(min=1, max=100, help="JPEG of this quality. [default: by model]")] = None,
     model: Annotated[str, typer.Option(help="A preset of `swinir models`, or auto with --weights.")] = "lightweight-x2",
     weights: Annotated[str | None, typer.Option(help="A weights file or URL instead of the preset's own.")] = None,
+    strength: Strength = None,
+    weights_fidelity: WeightsFidelity = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     tile: Annotated[int | None, typer.Option(help="Tile length in input pixels.")] = None,
@@ -61,7 +64,10 @@ def evaluate(
         if file and not file.parent.is_dir():
             raise ConfigError(f"{file} cannot be written: {file.parent} is not a folder; make it first")
     found = [pairs_of(lr, hr)] if lr and hr else []
-    upscaler = open_model(model, weights, device, precision, tile)
+    upscaler = open_model(
+        model, weights=weights, strength=strength, weights_fidelity=weights_fidelity, device=device, precision=precision,
+        tile=tile,
+    )  # fmt: skip
     task = task_for(upscaler, model, noise, jpeg, bool(lr))
     found = found or chosen(sets or [], datasets, task)
     results, spots = measure_all(upscaler, task, found, NUM_SPOTS if strip else 0)
@@ -76,11 +82,12 @@ def evaluate(
     print(json.dumps(summary(results, task, upscaler)))
 
 
-def open_model(model: str, weights: str | None, device: str, precision: str, tile: int | None) -> Upscaler:
+def open_model(model: str, **settings: Any) -> Upscaler:  # noqa: ANN401 - Upscaler's own
+    """``Upscaler`` with its settings. Raises ConfigError."""
     from swinir import Upscaler
 
     try:
-        return Upscaler(model, weights=weights, device=device, precision=precision, tile=tile)
+        return Upscaler(model, **settings)
     except ValueError as error:
         raise ConfigError(str(error)) from error
 

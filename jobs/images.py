@@ -20,8 +20,10 @@ from jobs.options import (
     Model,
     Overwrite,
     Precision,
+    Strength,
     Tile,
     Weights,
+    WeightsFidelity,
     Workers,
 )
 from pipeline.config import ImagesConfig, build_config
@@ -34,6 +36,8 @@ def images(
     destination: Annotated[str, typer.Argument(help="The folder for results and index; local or s3://, gs://, az://.")],
     model: Model = None,
     weights: Weights = None,
+    strength: Strength = None,
+    weights_fidelity: WeightsFidelity = None,
     output: Annotated[str | None, Option(help="files (the tree mirrored), parquet or webdataset. [default: files]")] = None,
     format: Annotated[str | None, Option(help="same, png, jpeg or webp. [default: same]")] = None,
     png_level: Annotated[int | None, Option(help="Compression of PNG, 0 to 9. [default: 3]")] = None,

@@ -23,8 +23,10 @@ from jobs.options import (
     Model,
     Overwrite,
     Precision,
+    Strength,
     Tile,
     Weights,
+    WeightsFidelity,
     Workers,
 )
 from pipeline.config import VideoConfig, build_config
@@ -42,6 +44,8 @@ def video(
     ],
     model: Model = None,
     weights: Weights = None,
+    strength: Strength = None,
+    weights_fidelity: WeightsFidelity = None,
     codec: Annotated[str | None, Option(help="libx264, libx265, libsvtav1 or ffv1 (lossless). [default: libx264]")] = None,
     crf: Annotated[float | None, Option(help="Quality, smaller is better. [default: 16, 18, 24 by codec]")] = None,
     preset: Annotated[str | None, Option(help="The encoder's speed preset.")] = None,

@@ -16,7 +16,14 @@ from swinir.spec import ModelSpec, load_spec
 
 def load_model_spec(config: RunConfig) -> ModelSpec:
     try:
-        return load_spec(config.model, config.weights, config.precision, config.tile)
+        return load_spec(
+            config.model,
+            config.weights,
+            config.precision,
+            config.tile,
+            strength=config.strength,
+            weights_fidelity=config.weights_fidelity,
+        )
     except ValueError as error:
         raise ConfigError(" ".join(str(error).split())) from error
 

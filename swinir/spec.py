@@ -10,6 +10,7 @@ from torch import nn
 from swinir.checkpoint import build_network, from_bytes, to_bytes, weights_digest
 from swinir.model import SwinIRConfig
 from swinir.presets import baseline, preset
+from swinir.strength import load_blended
 from swinir.weights import AUTO, load_checkpoint, refuse_weights
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -38,22 +39,30 @@ def load_spec(
     precision: str = "auto",
     tile: int | None = None,
     *,
+    strength: float | None = None,
+    weights_fidelity: str | Path | None = None,
     cache: Path | None = None,
 ) -> ModelSpec:
     """Find and check the weights of a model, by preset name or "auto" with a file, and pack them.
 
-    Raises ValueError for an unknown model, precision or tile, and its subclass WeightsError for weights that cannot be had.
+    A ``strength`` blends them with fidelity weights, see ``load_blended``. Raises ValueError for an unknown model, precision,
+    tile or strength, and its subclass WeightsError for weights that cannot be had.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if tile is not None and tile < 1:
         raise ValueError(f"tile must be at least 1 input pixel, got {tile}")
-    if model != AUTO and preset(model).weightless:
+    if weights_fidelity is not None and strength is None:
+        raise ValueError(f"fidelity weights are for a strength; name one between 0 and 1, or leave {weights_fidelity} out")
+    if strength is None and model != AUTO and preset(model).weightless:
         refuse_weights(model, weights)
         return ModelSpec(
             name=model, scale=preset(model).scale, config=None, weights=None, weights_sha256="", precision=precision, tile=tile
         )
-    checkpoint = load_checkpoint(model, weights, cache)
+    if strength is None:
+        checkpoint = load_checkpoint(model, weights, cache)
+    else:
+        checkpoint = load_blended(model, weights, weights_fidelity, strength, cache)
     return ModelSpec(
         name=Path(str(weights)).stem if model == AUTO else model,
         scale=checkpoint.config.upscale,

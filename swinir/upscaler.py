@@ -64,12 +64,15 @@ class Upscaler:
         model: str = "lightweight-x2",
         *,
         weights: str | Path | None = None,
+        strength: float | None = None,
+        weights_fidelity: str | Path | None = None,
         device: str = "auto",
         precision: str = "auto",
         tile: int | None = None,
     ) -> None:
-        """Load a preset, or "auto" with a weights file. Raises ValueError (WeightsError for the weights)."""
-        self._open(load_spec(model, weights, precision, tile), device, batch=1)
+        """Load a preset, or "auto" with a weights file; see ``load_spec``. Raises ValueError (WeightsError for the weights)."""
+        spec = load_spec(model, weights, precision, tile, strength=strength, weights_fidelity=weights_fidelity)
+        self._open(spec, device, batch=1)
 
     @classmethod
     def from_spec(cls, spec: ModelSpec, device: str = "auto", *, batch: int = 1) -> Upscaler:

@@ -157,7 +157,8 @@ def endings(index: Path, output: str) -> list[str]:
 
 def _settings(config: ImagesConfig) -> list[str]:
     """Those that have a part in the result, as rows of a table."""
-    names = [*(ImagesConfig.model_fields.keys() - RunConfig.model_fields.keys() - {"retry_failed"}), "precision", "tile"]
+    own = ImagesConfig.model_fields.keys() - RunConfig.model_fields.keys() - {"retry_failed"}
+    names = [*own, "precision", "strength", "tile"]
     values = {name: getattr(config, name) for name in sorted(names)}
     return [f"| `{name}` | {_code(str(value))} |" for name, value in values.items() if value is not None]
 

@@ -35,7 +35,8 @@ ROUNDS = 4  # each finds more pictures that kill their process
 CRASHED = "crashed"  # folder of what is known of them
 
 # What does not change a byte of the result.
-UNSEEN_SETTINGS = {"device", "workers", "address", "stall_seconds", "fresh", "overwrite", "retry_failed", "weights"}
+UNSEEN_SETTINGS = {"device", "workers", "address", "stall_seconds", "fresh", "overwrite", "retry_failed"}
+UNSEEN_SETTINGS |= {"weights", "weights_fidelity", "strength"}  # which the digest of the weights in use says better
 
 
 def upscale_images(

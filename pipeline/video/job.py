@@ -49,6 +49,8 @@ RunUnits = Callable[[list[Unit], Workload, Ledger, RunOptions, Callable[[Event],
 
 # What does not change a byte of the result.
 UNSEEN_SETTINGS = {"device", "workers", "address", "stall_seconds", "fresh", "overwrite"}
+# What the digest of the weights in use says better.
+WEIGHTS_SETTINGS = {"weights", "weights_fidelity", "strength"}
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def scratch_in(work: Store) -> Iterator[Path]:
 
 def job_digest(source: str, config: VideoConfig, model: ModelSpec) -> str:
     """What the command asks for, known without decoding anything."""
-    settings = config.model_dump(exclude=UNSEEN_SETTINGS | {"weights", "reuse"})
+    settings = config.model_dump(exclude=UNSEEN_SETTINGS | WEIGHTS_SETTINGS | {"reuse"})
     return digest([asdict(identify(source, config.rate)), settings, config.reuse_within or 0.0, model.weights_sha256])
 
 

@@ -20,7 +20,9 @@ from pipeline.errors import ConfigError, MediaError, OutputError
 from pipeline.video.encode import SegmentEncoder
 from pipeline.video.packets import read_packets
 from pipeline.video.plan import EncodeSpec
+from swinir.checkpoint import random_state, to_bytes
 from swinir.colour import PlaneLayout, rgb_to_planes
+from swinir.model import SwinIRConfig
 from tests.media import decoded, numbered_frame, numbers, payloads, times, write_video
 
 MILLISECOND = Fraction(1, 1000)
@@ -114,6 +116,19 @@ def test_a_second_run_does_nothing_and_another_setting_does_everything(tmp_path:
     assert job(source, tmp_path / "out.mkv", crf=30)["frames_processed"] == 60
     assert job(source, tmp_path / "out.mkv", fresh=True)["frames_processed"] == 60
     assert (tmp_path / "out.mkv").read_bytes() == bytes_of_first
+
+
+def test_a_strength_is_another_model(tmp_path: Path, job) -> None:
+    source = write_video(tmp_path / "in.mp4", 3, options=H264)
+    config = SwinIRConfig(upscale=2, depths=(1,), num_heads=(1,), embed_dim=4, upsampler="pixelshuffledirect")
+    for seed in (1, 2):
+        (tmp_path / f"{seed}.safetensors").write_bytes(to_bytes(random_state(config, seed)))
+    settings = {"model": "auto", "weights": str(tmp_path / "1.safetensors"), "precision": "fp32"}
+    fidelity = {"weights_fidelity": str(tmp_path / "2.safetensors")}
+    half, less, own = (fidelity | {"strength": strength} for strength in (0.5, 0.4, 1.0))
+    done = [job(source, tmp_path / "out.mkv", **settings, **more) for more in ({}, half, less, less, own)]
+    assert [report["frames_processed"] for report in done] == [3, 3, 3, 0, 3]
+    assert len({report["weights_sha256"] for report in done}) == 3  # strength 1 is the model itself
 
 
 class StoppedError(Exception):
