@@ -28,6 +28,7 @@ from pipeline.worker import Failed, Worker, one_line
 _OBJECT_STORE_BYTES = 200_000_000  # descriptions and weights; pixels never go there
 _REFRESH_S = 5.0  # between two looks at what the cluster has
 _CONNECT_TIMEOUT_S = 10.0
+_START_ATTEMPTS = 3  # of half a minute each
 _LOCAL_ENVIRONMENT = {
     # A local instance listens to this machine only; with tokens Ray would write one into the home directory.
     "RAY_AUTH_MODE": "disabled",
@@ -87,13 +88,16 @@ def _local_arguments() -> dict[str, Any]:
 @contextmanager
 def _started(arguments: dict[str, Any], doing: str) -> Iterator[None]:
     terminate = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(**arguments, log_to_driver=False, logging_level=logging.ERROR)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, terminate)  # Ray's prints the stacks of its own threads
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        ray.shutdown()
-        raise ConfigError(f"cannot {doing}: {' '.join(str(error).split())[:300]}") from error
+    for attempt in range(1, _START_ATTEMPTS + 1):
+        try:
+            ray.init(**arguments, log_to_driver=False, logging_level=logging.ERROR)
+            break
+        except Exception as error:  # it raises bare ones too, where a busy machine is slow to start it
+            ray.shutdown()
+            if attempt == _START_ATTEMPTS or "timed out during startup" not in str(error):
+                raise ConfigError(f"cannot {doing}: {' '.join(str(error).split())[:300]}") from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminate)  # Ray's prints the stacks of its own threads
     _silence_raylet()
     try:
         yield

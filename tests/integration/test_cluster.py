@@ -229,6 +229,26 @@ def test_no_gpu_where_one_is_demanded_is_said_at_once() -> None:
         plan_workers([{"CPU": 2}], RunOptions(device="cuda"), False)
 
 
+@pytest.mark.parametrize(("reason", "attempts"), [("The current node timed out during startup. This", 3), ("no shm", 1)])
+def test_a_ray_that_does_not_start_is_one_line(
+    store: Store, monkeypatch: pytest.MonkeyPatch, reason: str, attempts: int
+) -> None:
+    """Ray raises a bare Exception where a busy machine took too long: that is tried again."""
+    tried: list[dict[str, object]] = []
+
+    def init(**arguments: object) -> None:
+        tried.append(arguments)
+        raise Exception(reason)
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(ConfigError, match=f"cannot start Ray on this machine: {reason}"):
+        run(store, [])
+    assert len(tried) == attempts
+
+
 def test_deaths_are_described_in_one_line() -> None:
     died = "The actor died.\n\tWorker exit type: X Worker exit detail: Worker crashed. Some common causes include: (1) ..."
     assert describe_death(ray.exceptions.RayActorError(error_msg=died)).endswith("killed for memory): Worker crashed.")
