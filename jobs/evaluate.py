@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.datasets import Dataset, Pair, find_dataset, pair_images, read_image, title_of, usual_datasets
-from jobs.options import Strength, WeightsFidelity
+from jobs.options import Ensemble, Strength, WeightsFidelity
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:  # torch loads with the first use: the command line's help does without
@@ -50,6 +50,7 @@ def evaluate(
     weights: Annotated[str | None, typer.Option(help="A weights file or URL instead of the preset's own.")] = None,
     strength: Strength = None,
     weights_fidelity: WeightsFidelity = None,
+    ensemble: Ensemble = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     tile: Annotated[int | None, typer.Option(help="Tile length in input pixels.")] = None,
@@ -65,8 +66,8 @@ def evaluate(
             raise ConfigError(f"{file} cannot be written: {file.parent} is not a folder; make it first")
     found = [pairs_of(lr, hr)] if lr and hr else []
     upscaler = open_model(
-        model, weights=weights, strength=strength, weights_fidelity=weights_fidelity, device=device, precision=precision,
-        tile=tile,
+        model, weights=weights, strength=strength, weights_fidelity=weights_fidelity, ensemble=ensemble or 1,
+        device=device, precision=precision, tile=tile,
     )  # fmt: skip
     task = task_for(upscaler, model, noise, jpeg, bool(lr))
     found = found or chosen(sets or [], datasets, task)

@@ -11,6 +11,7 @@ Model = Annotated[str | None, Option(help="A preset of `swinir models`. [default
 Weights = Annotated[str | None, Option(help="A .pth or .safetensors file or URL for the model, or published.")]
 Strength = Annotated[float | None, Option(help="From 0, fidelity weights, to 1, the model's own: real-x2, real-x4.")]
 WeightsFidelity = Annotated[str | None, Option(help="The weights at strength 0, where the model has no published pair.")]
+Ensemble = Annotated[int | None, Option(help="8: the mean over flips and transposes, at 8 times the cost. [default: 1]")]
 Workers = Annotated[int | None, Option(help="Workers. [default: one per GPU, or as many as the cores feed]")]
 Device = Annotated[str | None, Option(help="auto, cpu or cuda.")]
 Precision = Annotated[str | None, Option(help="auto, fp32 or bf16.")]

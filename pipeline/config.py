@@ -31,6 +31,7 @@ class RunConfig(BaseModel):
     weights: str | None = None
     strength: float | None = Field(default=None, ge=0, le=1, description="from fidelity weights, 0, to the model's own, 1")
     weights_fidelity: str | None = Field(default=None, description="those at strength 0; None is the model's published pair")
+    ensemble: Literal[1, 8] = Field(default=1, description="8: the mean over all flips and transposes, at 8 times the cost")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     tile: int | None = Field(default=None, ge=16, description="LR pixels; a multiple of the model's window")

@@ -23,6 +23,7 @@ def load_model_spec(config: RunConfig) -> ModelSpec:
             config.tile,
             strength=config.strength,
             weights_fidelity=config.weights_fidelity,
+            ensemble=config.ensemble,
         )
     except ValueError as error:
         raise ConfigError(" ".join(str(error).split())) from error

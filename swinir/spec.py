@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from swinir.checkpoint import build_network, from_bytes, to_bytes, weights_digest
+from swinir.ensemble import SIZES
 from swinir.model import SwinIRConfig
 from swinir.presets import baseline, preset
 from swinir.strength import load_blended
@@ -21,7 +22,8 @@ class ModelSpec:
     """Everything that decides what a model computes, but for the device.
 
     ``config`` and ``weights`` (a safetensors file's bytes) are None, and ``weights_sha256`` empty, for the weightless models.
-    ``precision`` may still be "auto" and ``tile`` (input pixels) None: the device then decides.
+    ``precision`` may still be "auto" and ``tile`` (input pixels) None: the device then decides. ``ensemble`` is 8 for the mean
+    over all flips and transposes, else 1.
     """
 
     name: str
@@ -31,6 +33,7 @@ class ModelSpec:
     weights_sha256: str
     precision: str = "auto"
     tile: int | None = None
+    ensemble: int = 1
 
 
 def load_spec(
@@ -41,23 +44,33 @@ def load_spec(
     *,
     strength: float | None = None,
     weights_fidelity: str | Path | None = None,
+    ensemble: int = 1,
     cache: Path | None = None,
 ) -> ModelSpec:
     """Find and check the weights of a model, by preset name or "auto" with a file, and pack them.
 
     A ``strength`` blends them with fidelity weights, see ``load_blended``. Raises ValueError for an unknown model, precision,
-    tile or strength, and its subclass WeightsError for weights that cannot be had.
+    tile, strength or ensemble, and its subclass WeightsError for weights that cannot be had.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if tile is not None and tile < 1:
         raise ValueError(f"tile must be at least 1 input pixel, got {tile}")
+    if ensemble not in SIZES:
+        raise ValueError(f"ensemble must be 1, the network alone, or 8, all flips and transposes, got {ensemble}")
     if weights_fidelity is not None and strength is None:
         raise ValueError(f"fidelity weights are for a strength; name one between 0 and 1, or leave {weights_fidelity} out")
     if strength is None and model != AUTO and preset(model).weightless:
         refuse_weights(model, weights)
         return ModelSpec(
-            name=model, scale=preset(model).scale, config=None, weights=None, weights_sha256="", precision=precision, tile=tile
+            name=model,
+            scale=preset(model).scale,
+            config=None,
+            weights=None,
+            weights_sha256="",
+            precision=precision,
+            tile=tile,
+            ensemble=ensemble,
         )
     if strength is None:
         checkpoint = load_checkpoint(model, weights, cache)
@@ -71,6 +84,7 @@ def load_spec(
         weights_sha256=weights_digest(checkpoint.state),
         precision=precision,
         tile=tile,
+        ensemble=ensemble,
     )
 
 

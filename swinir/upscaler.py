@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from swinir.blocks import fused
 from swinir.compiled import block_kernel, capabilities
+from swinir.ensemble import SelfEnsemble
 from swinir.model import SwinIR
 from swinir.reuse import TileMemory
 from swinir.spec import ModelSpec, build_spec, load_spec
@@ -43,9 +44,10 @@ OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", 
 class Upscaler:
     """One model on one device. Every image is cut the same way whatever it is batched with, so its output depends on it alone.
 
-    ``scale``, ``name``, ``weights_sha256`` ("" without weights), ``in_chans`` (0 takes any number), ``device``,
-    ``precision`` ("fp32" or "bf16"), ``tile`` (input pixels; smaller once memory ran out), ``nonfinite_tiles`` (how many had
-    to be computed again in fp32). ``warn`` is called with one line where the work goes on but someone should know.
+    ``scale``, ``name`` (with a "+" for a self-ensemble), ``weights_sha256`` ("" without weights), ``in_chans`` (0 takes any
+    number), ``device``, ``precision`` ("fp32" or "bf16"), ``tile`` (input pixels; smaller once memory ran out),
+    ``nonfinite_tiles`` (how many had to be computed again in fp32). ``warn`` is called with one line where the work goes on
+    but someone should know.
     May be called from several threads.
     """
 
@@ -58,6 +60,8 @@ class Upscaler:
     tile: int
     nonfinite_tiles: int
     warn: Callable[[str], None]
+    _exact: nn.Module  # in fp32
+    _network: nn.Module  # as computed with: the same, or in bf16
 
     def __init__(
         self,
@@ -66,12 +70,15 @@ class Upscaler:
         weights: str | Path | None = None,
         strength: float | None = None,
         weights_fidelity: str | Path | None = None,
+        ensemble: int = 1,
         device: str = "auto",
         precision: str = "auto",
         tile: int | None = None,
     ) -> None:
         """Load a preset, or "auto" with a weights file; see ``load_spec``. Raises ValueError (WeightsError for the weights)."""
-        spec = load_spec(model, weights, precision, tile, strength=strength, weights_fidelity=weights_fidelity)
+        spec = load_spec(
+            model, weights, precision, tile, strength=strength, weights_fidelity=weights_fidelity, ensemble=ensemble
+        )
         self._open(spec, device, batch=1)
 
     @classmethod
@@ -113,6 +120,11 @@ class Upscaler:
             overlap = OVERLAP if sum(spec.config.depths) > 24 else OVERLAP_SHALLOW
             self._adopt(network, spec.scale, chans, window, overlap, device, spec.precision, spec.tile, batch)
         self.name, self.weights_sha256 = spec.name, spec.weights_sha256
+        if spec.ensemble != 1:
+            self.name += "+"
+            alone = self._exact
+            self._exact = SelfEnsemble(alone)
+            self._network = self._exact if self._network is alone else SelfEnsemble(self._network)
 
     def _adopt(
         self,

@@ -158,7 +158,7 @@ def endings(index: Path, output: str) -> list[str]:
 def _settings(config: ImagesConfig) -> list[str]:
     """Those that have a part in the result, as rows of a table."""
     own = ImagesConfig.model_fields.keys() - RunConfig.model_fields.keys() - {"retry_failed"}
-    names = [*own, "precision", "strength", "tile"]
+    names = [*own, "ensemble", "precision", "strength", "tile"]
     values = {name: getattr(config, name) for name in sorted(names)}
     return [f"| `{name}` | {_code(str(value))} |" for name, value in values.items() if value is not None]
 

@@ -193,6 +193,7 @@ def prepare(
         "weights_sha256": model.weights_sha256,
         "precision": model.precision,
         "tile": model.tile,
+        "ensemble": model.ensemble,
         "reuse_within": config.reuse_within or 0.0,  # exact reuse changes no byte
     }
     full_identity = plan.identity({**identity, "stream": info.stream, "probe": probe_digest(info, timeline)}, described)

@@ -118,7 +118,7 @@ def test_a_second_run_does_nothing_and_another_setting_does_everything(tmp_path:
     assert (tmp_path / "out.mkv").read_bytes() == bytes_of_first
 
 
-def test_a_strength_is_another_model(tmp_path: Path, job) -> None:
+def test_a_strength_or_an_ensemble_is_another_model(tmp_path: Path, job) -> None:
     source = write_video(tmp_path / "in.mp4", 3, options=H264)
     config = SwinIRConfig(upscale=2, depths=(1,), num_heads=(1,), embed_dim=4, upsampler="pixelshuffledirect")
     for seed in (1, 2):
@@ -126,8 +126,8 @@ def test_a_strength_is_another_model(tmp_path: Path, job) -> None:
     settings = {"model": "auto", "weights": str(tmp_path / "1.safetensors"), "precision": "fp32"}
     fidelity = {"weights_fidelity": str(tmp_path / "2.safetensors")}
     half, less, own = (fidelity | {"strength": strength} for strength in (0.5, 0.4, 1.0))
-    done = [job(source, tmp_path / "out.mkv", **settings, **more) for more in ({}, half, less, less, own)]
-    assert [report["frames_processed"] for report in done] == [3, 3, 3, 0, 3]
+    done = [job(source, tmp_path / "out.mkv", **settings, **more) for more in ({}, {"ensemble": 8}, half, less, less, own)]
+    assert [report["frames_processed"] for report in done] == [3, 3, 3, 3, 0, 3]
     assert len({report["weights_sha256"] for report in done}) == 3  # strength 1 is the model itself
 
 
