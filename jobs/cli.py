@@ -9,6 +9,7 @@ import sys
 import typer
 
 from jobs.bench import bench
+from jobs.compare import compare
 from jobs.degrade import degrade
 from jobs.demo import demo
 from jobs.evaluate import evaluate
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.command("video")(video)
 app.command("inspect")(inspect)
+app.command("compare")(compare)
 app.command("images")(images)
 app.command("models")(models)
 app.command("eval")(evaluate)

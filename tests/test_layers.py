@@ -39,7 +39,8 @@ ORDER = [
     "video.clock",
     "video.editlist", "video.fields", "video.matroska", "video.packets", "video.probe", "video.quicktime", "video.sequence",
     "video.size", "video.turn", "video.colours", "video.plan", "video.gif", "video.slices", "video.encode", "video.priming",
-    "video.subtitles", "video.streams", "video.drymux", "video.describe", "video.compare", "video.reader", "video.worn",
+    "video.subtitles", "video.streams", "video.drymux", "video.describe", "video.compare", "video.reader",
+    "video.quality", "video.worn",
     "video.assemble", "video.destination", "video.pictures", "video.segment", "video.job", "video.preview", "video.sample",
     "api",
 ]  # fmt: skip

@@ -40,7 +40,7 @@ def test_the_tree_names_every_file_with_its_first_sentence():
 
 
 @pytest.mark.parametrize(
-    "line", sorted(set(re.findall(r"^ *(swinir (?:video|images|inspect|eval|train|models|demo)\b.*)$", README, re.M)))
+    "line", sorted(set(re.findall(r"^ *(swinir (?:video|images|inspect|compare|eval|train|models|demo)\b.*)$", README, re.M)))
 )
 def test_its_commands_parse(line):
     words = line.partition("  #")[0].split()
