@@ -76,7 +76,7 @@ def evaluate(
         write_strip(spots, task, upscaler.name, strip)
     pages = [page(name, rows, task, upscaler) for name, rows in results]
     if markdown:
-        markdown.write_text("\n".join(as_markdown(*parts) for parts in pages), encoding="utf-8")
+        write_markdown(pages, markdown)
     if not json_only:
         for parts in pages:
             Console().print(as_table(*parts))
@@ -219,6 +219,13 @@ def as_table(title: str, headings: list[str], cells: list[list[str]]) -> Table:
 def as_markdown(title: str, headings: list[str], cells: list[list[str]]) -> str:
     lines = [headings, ["---"] * len(headings), *cells]
     return f"{title}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def write_markdown(pages: Sequence[tuple[str, list[str], list[list[str]]]], path: Path) -> None:
+    try:
+        path.write_text("\n".join(as_markdown(*parts) for parts in pages), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error})") from error
 
 
 def summary(results: list[tuple[str, list[Row]]], task: Task, upscaler: Upscaler) -> dict[str, Any]:

@@ -154,7 +154,7 @@ def mean_of(rows: Sequence[Scores]) -> Scores:
 
 @lru_cache(maxsize=1)
 def published_scores() -> dict[str, dict[str, list[float]]]:
-    """[PSNR, SSIM] or [PSNR] that others published, by model and dataset; the file says where."""
+    """[PSNR, SSIM] or [PSNR] that others published, by model ("+": self-ensemble) and dataset; the file says where."""
     scores: dict[str, dict[str, list[float]]] = json.loads(PUBLISHED.read_text())["scores"]
     return scores
 
