@@ -247,3 +247,14 @@ def test_the_report_says_what_was_done(tmp_path: Path, images: Run) -> None:
     report = images(tmp_path / "in", tmp_path / "out")
     assert report == json.loads((tmp_path / "out/_report.json").read_text())
     assert (report["model"], report["images"]) == ("nearest-x2", 12)
+
+
+def test_an_ensemble_is_another_job_and_gives_the_bytes_of_what_turns_with_its_input(tmp_path: Path, images: Run) -> None:
+    (tmp_path / "in").mkdir()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (13, 20, 3), np.uint8)).save(tmp_path / "in" / "a.png")
+    done = [images(tmp_path / "in", tmp_path / f"out{size}", ensemble=size, fresh=True) for size in (1, 8)]
+    assert [report["images_processed"] for report in done] == [1, 1]
+    assert (tmp_path / "out1" / "a.png").read_bytes() == (tmp_path / "out8" / "a.png").read_bytes()
+    assert "| `ensemble` | `8` |" in (tmp_path / "out8" / "README.md").read_text(encoding="utf-8")
+    with pytest.raises(ConfigError):
+        images(tmp_path / "in", tmp_path / "out8", ensemble=1)
