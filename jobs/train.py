@@ -8,18 +8,66 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from jobs.datasets import pair_images, read_rgb
+from jobs.options import Address
 from jobs.settings import read_settings
 from pipeline.errors import ConfigError
+from pipeline.storage import local_path
 
 if TYPE_CHECKING:  # torch loads with the first use: the command line's help does without
     from swinir.pairs import Pair
-    from swinir.training import TrainConfig, Trainer
+    from swinir.recipe import TrainConfig
+    from swinir.training import Trainer
+
+
+@dataclass(frozen=True)
+class Run:
+    """What each process of a run does; every path is absolute, for Ray Train's have folders of their own."""
+
+    data: str
+    image_column: str | None
+    out: Path
+    settings: dict[str, Any]
+    validation: tuple[Path, Path] | None
+    start_from: Path | None
+    every: int
+    export: Path | None
+
+    def __call__(self, device: str, tell: Callable[[str], None]) -> None:
+        """Train to the last step, going on from what ``out`` holds; the first process tells lines and exports."""
+        from pipeline.dataset.pixels import rgb_pictures
+        from pipeline.video.worn import worn
+        from swinir.checkpoint import read_checkpoint
+        from swinir.pairs import write_sheet
+        from swinir.training import Trainer, training_patches
+
+        target = pick_device(device)
+        settings = train_config(self.settings, target.type)
+        validation = validation_pairs(*self.validation, settings.model.upscale) if self.validation else []
+        photographs = rgb_pictures(self.data, self.image_column)
+        try:
+            patches = training_patches(photographs, settings, worn)
+            weights = read_checkpoint(self.start_from).state if self.start_from else None
+            trainer = Trainer(settings, patches, self.out, target, weights)
+        except ValueError as error:
+            raise ConfigError(" ".join(str(error).split())[:300]) from error
+        if trainer.rank == 0:
+            write_sheet(patches.pairs, self.out / "pairs.png")
+            given = f"{len(photographs)} photographs, {len(validation)} validation pairs"
+            tell(f"{given}, {target}, step {trainer.step} of {settings.steps}")
+        trainer.run(validation, lambda row: tell(json.dumps(row)), self.every)
+        if trainer.rank == 0 and self.export is not None:
+            source = self.data.rstrip("/").rpartition("/")[2]
+            export_weights(trainer, validation, {"source": source, "photographs": len(photographs)}, self.export)
+            tell(f"wrote {self.export}")
 
 
 def train(
@@ -36,46 +84,46 @@ def train(
     val_lr: Annotated[Path | None, typer.Option(help="Folder of small images to validate on.")] = None,
     val_hr: Annotated[Path | None, typer.Option(help="Folder of their large originals.")] = None,
     start_from: Annotated[Path | None, typer.Option(help="Weights to begin at, instead of from scratch.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto, cpu or cuda.")] = "auto",
     every: Annotated[int, typer.Option(help="Steps between validating, logging and saving.", min=1)] = 250,
     config: Annotated[Path | None, typer.Option(help="YAML with any of the settings of a run; options win over it.")] = None,
     image_column: Annotated[str | None, typer.Option(help="The column of Parquet files that holds the pictures.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes, one per GPU. [default: this one, without Ray]", min=1)] = None,
+    address: Address = None,
     export: Annotated[Path | None, typer.Option(help="Where to write the averaged weights, .safetensors.")] = None,
 ) -> None:
     """Train a model on photographs, resumable to the step."""
-    from pipeline.dataset.pixels import rgb_pictures
-    from pipeline.video.worn import worn
-    from swinir.checkpoint import read_checkpoint
-    from swinir.pairs import write_sheet
-    from swinir.training import Trainer, training_patches
-
     options = {
         "model": model, "steps": steps, "batch_size": batch_size, "patch": patch,
         "learning_rate": lr, "seed": seed, "precision": precision, "loss": loss,
     }  # fmt: skip
-    given = {name: value for name, value in options.items() if value is not None}
-    target = pick_device(device)
-    settings = train_config(read_settings(config, known_settings()) | given, target.type)
+    settings = read_settings(config, known_settings()) | {name: value for name, value in options.items() if value is not None}
+    train_config(settings, "cpu")  # refused before any work
     if (val_lr is None) != (val_hr is None):
         raise ConfigError("--val-lr and --val-hr belong together; give both or neither")
-    validation = validation_pairs(val_lr, val_hr, settings.model.upscale) if val_lr and val_hr else []
-    photographs = rgb_pictures(data, image_column)
-    try:
-        patches = training_patches(photographs, settings, worn)
-        weights = read_checkpoint(start_from).state if start_from else None
-        trainer = Trainer(settings, patches, out, target, weights)
-        write_sheet(patches.pairs, out / "pairs.png")
-    except (ValueError, RuntimeError) as error:
-        raise ConfigError(" ".join(str(error).split())[:300]) from error
-    print(
-        f"{len(photographs)} photographs, {len(validation)} validation pairs, {target}, step {trainer.step} of {settings.steps}"
+    if address and not workers:
+        raise ConfigError("--address takes the number of processes to start there; add --workers")
+    run = Run(
+        data=local_path(data) or data,
+        image_column=image_column,
+        out=out.absolute(),
+        settings=settings,
+        validation=(val_lr.absolute(), val_hr.absolute()) if val_lr and val_hr else None,
+        start_from=start_from and start_from.absolute(),
+        every=every,
+        export=export and export.absolute(),
     )
-    trainer.run(validation, lambda row: print(json.dumps(row), flush=True), every)
-    if export is not None:
-        export_weights(
-            trainer, validation, {"source": data.rstrip("/").rpartition("/")[2], "photographs": len(photographs)}, export
-        )
-        print(f"wrote {export}")
+    tell = partial(print, flush=True)
+    if not workers:
+        run(device, tell)
+        return
+    from pipeline.driver import RunOptions
+    from pipeline.training import train_on_cluster
+
+    run.out.mkdir(parents=True, exist_ok=True)
+    where = RunOptions(num_workers=workers, device=device, address=address)
+    for line in train_on_cluster(run, run.out / "state.pt", where):
+        tell(line)
 
 
 def pick_device(name: str) -> Any:  # noqa: ANN401 - a torch.device; jobs name no torch type
@@ -89,7 +137,7 @@ def pick_device(name: str) -> Any:  # noqa: ANN401 - a torch.device; jobs name n
 
 def known_settings() -> set[str]:
     """The keys of a YAML file of ``swinir train``; ``model`` is a preset's name."""
-    from swinir.training import TrainConfig
+    from swinir.recipe import TrainConfig
 
     return {field.name for field in dataclasses.fields(TrainConfig)}
 
@@ -97,9 +145,10 @@ def known_settings() -> set[str]:
 def train_config(settings: dict[str, Any], device: str) -> TrainConfig:
     """The settings as a TrainConfig. Raises ConfigError where they name no model that can be trained."""
     from swinir.presets import preset
-    from swinir.training import TrainConfig
+    from swinir.recipe import TrainConfig
     from swinir.upscaler import choose_device, choose_precision
 
+    settings = dict(settings)
     name = settings.pop("model", "lightweight-x2")
     precision = settings.pop("precision", "auto")
     try:

@@ -1,4 +1,4 @@
-"""Runs units on Ray actors, one per accelerator or group of CPU cores; the only file that knows Ray."""
+"""Runs units on Ray actors, one per accelerator or group of CPU cores; knows Ray, as training.py alone does besides."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def run_units(
 
 
 @contextmanager
-def connected(address: str | None, workload: Workload) -> Iterator[bool]:
-    """Connect to Ray, or start it; True where the cluster is not ours alone and may grow."""
+def connected(address: str | None, task: object) -> Iterator[bool]:
+    """Connect to Ray, or start it; True where the cluster is not ours alone and may grow. Workers import the task's package."""
     if ray.is_initialized():
         yield False
         return
@@ -75,7 +75,7 @@ def connected(address: str | None, workload: Workload) -> Iterator[bool]:
                 yield False
         else:
             _refuse_silence(address)
-            with _started({"address": address, **_shipped_code(workload)}, f"join the Ray cluster at {address}"):
+            with _started({"address": address, **_shipped_code(task)}, f"join the Ray cluster at {address}"):
                 yield True
 
 
@@ -136,11 +136,11 @@ def _environment(name: str, value: str) -> Iterator[None]:
         os.environ.pop(name, None)
 
 
-def _shipped_code(workload: Workload) -> dict[str, Any]:
+def _shipped_code(task: object) -> dict[str, Any]:
     """The packages that the workers import, unless a submitted job has brought its working directory."""
     if "working_dir" in os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", ""):
         return {}
-    names = {"pipeline", "swinir", type(workload).__module__.partition(".")[0]}
+    names = {"pipeline", "swinir", type(task).__module__.partition(".")[0]}
     specs = [importlib.util.find_spec(name) for name in sorted(names) if name != "__main__"]
     folders = [spec.submodule_search_locations[0] for spec in specs if spec and spec.submodule_search_locations]
     return {"runtime_env": {"py_modules": folders, "excludes": ["__pycache__"]}}
@@ -192,12 +192,12 @@ class _RayPool:
         self._options = options
         self._grows = grows
         self._actors: dict[int, _Actor] = {}
-        self._plan = plan_workers(_nodes(), options, grows)
+        self._plan = plan_workers(nodes(), options, grows)
         self._planned = time.monotonic()
 
     def max_workers(self) -> int:
         if time.monotonic() - self._planned > _REFRESH_S and self._grows:
-            self._plan, self._planned = plan_workers(_nodes(), self._options, self._grows), time.monotonic()
+            self._plan, self._planned = plan_workers(nodes(), self._options, self._grows), time.monotonic()
         return self._plan.max_workers
 
     def start(self, worker: int) -> None:
@@ -277,7 +277,7 @@ class _RayPool:
             return [Died(worker, describe_death(error), is_node_loss(error))]
 
 
-def _nodes() -> list[dict[str, float]]:
+def nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 

@@ -2,6 +2,9 @@
 
 L1 or L2 on bicubic-reduced patches, Adam, cosine or multi-step decay, an exponential moving average of the weights. The batch
 of a step is a function of the seed and the step's number, so a resumed run sees what an unbroken one would have seen.
+
+Where torch.distributed is initialised, each process computes its share of every batch, and the gradients of all are added: the
+same steps as one process would do. The first process validates, logs and saves.
 """
 
 from __future__ import annotations
@@ -9,61 +12,29 @@ from __future__ import annotations
 import json
 import math
 import os
+import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from swinir.curves import Row, plot_curves, read_log
-from swinir.degrade import Coder, Degradation
+from swinir.degrade import Coder
 from swinir.metrics import psnr_ssim_y
-from swinir.model import SwinIR, SwinIRConfig
+from swinir.model import SwinIR
 from swinir.pairs import Pair, Picture, degraded_pairs, reduced_pair
+from swinir.recipe import TrainConfig, learning_rate, same_run
 from swinir.synthetic import synthetic_picture
 
 GRID = 16  # LR pixels between the places where patches may start, before jitter
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig:
-    """What a training run depends on; another value of any of these is another run."""
-
-    model: SwinIRConfig
-    steps: int = 5000
-    batch_size: int = 14
-    patch: int = 24  # LR pixels
-    learning_rate: float = 1e-3
-    warmup_steps: int = 30
-    schedule: str = "cosine"  # or multistep: halved at each milestone
-    milestones: tuple[float, ...] = (0.5, 0.8, 0.9, 0.95)  # of the steps; the paper's
-    ema_decay: float = 0.995
-    gradient_clip: float | None = 1.0  # the gradient's norm; the paper clips none
-    synthetic_pictures: int = 12
-    synthetic_share: float = 0.05  # of the patches; more than a little costs photographs their quality
-    degradation: Degradation | None = None  # None: exact bicubic reduction
-    crops: int = 8  # of every picture, where pictures are degraded
-    seed: int = 0
-    precision: str = "bf16"  # or fp32
-    loss: str = "l1"  # the paper's; or l2, which is ahead for the first few hundred steps
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "milestones", tuple(self.milestones))  # YAML and JSON have lists
-        if isinstance(self.degradation, Mapping):
-            object.__setattr__(self, "degradation", Degradation(**self.degradation))
-        if self.schedule not in ("cosine", "multistep"):
-            raise ValueError(f"schedule must be cosine or multistep, got {self.schedule!r}")
-        if not all(0 < milestone < 1 for milestone in self.milestones):
-            raise ValueError(f"milestones must be parts of the run between 0 and 1, got {list(self.milestones)}")
-        if self.loss not in ("l1", "l2"):
-            raise ValueError(f"loss must be l1 or l2, got {self.loss!r}")
-        if self.precision not in ("bf16", "fp32"):
-            raise ValueError(f"precision must be bf16 or fp32, got {self.precision!r}")
 
 
 class Patches:
@@ -88,10 +59,10 @@ class Patches:
         self.cumulative = np.cumsum(energy)
         self.cumulative /= self.cumulative[-1]
 
-    def batch(self, step: int, config: TrainConfig) -> tuple[Tensor, Tensor]:
-        """The (B, 3, P, P) and (B, 3, P * scale, P * scale) float32 patches of one step, in [0, 1]."""
+    def batch(self, step: int, config: TrainConfig, rank: int = 0, num_ranks: int = 1) -> tuple[Tensor, Tensor]:
+        """The (B, 3, P, P) and (B, 3, P * scale, P * scale) float32 patches of one step, in [0, 1]; of them a rank's share."""
         rng = np.random.default_rng((config.seed, step))
-        pairs = [self._draw(rng) for _ in range(config.batch_size)]
+        pairs = [self._draw(rng) for _ in range(config.batch_size)][rank::num_ranks]  # to draw is cheap, and only views
         lr, hr = (np.stack(side).transpose(0, 3, 1, 2) for side in zip(*pairs, strict=True))
         return torch.from_numpy(lr).float() / 255, torch.from_numpy(hr).float() / 255
 
@@ -155,22 +126,6 @@ def start_as_pass_through(model: SwinIR) -> None:
                 head.weight[c * model.config.upscale**2 + shuffled, c, 1, 1] += 1
 
 
-def learning_rate(step: int, config: TrainConfig) -> float:
-    """Linear warm-up, then half a cosine down to a hundredth, or half as much after each milestone."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    if config.schedule == "multistep":
-        return config.learning_rate * 0.5 ** sum(step >= round(part * config.steps) for part in config.milestones)
-    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
-
-
-def same_run(state: str, config: TrainConfig) -> bool:
-    """Whether a state's JSON of its TrainConfig is of this run; a setting that is newer than the state has its default."""
-    defaults = {field.name: field.default for field in fields(TrainConfig) if field.name != "model"}
-    return bool(json.loads(json.dumps(defaults | json.loads(state))) == json.loads(json.dumps(asdict(config))))
-
-
 class Trainer:
     """One run in one folder: ``state.pt`` to resume from, ``log.jsonl``, ``curve.png``."""
 
@@ -182,35 +137,56 @@ class Trainer:
         device: torch.device,
         weights: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Begin at ``weights`` if given, else from scratch; where the folder holds a state, go on from that."""
+        """Begin at ``weights`` if given, else from scratch; where the folder holds a state, go on from that.
+
+        Raises ValueError where the weights or the state are not of this run.
+        """
+        together = dist.is_available() and dist.is_initialized()
+        self.rank, self.num_ranks = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
+        if self.num_ranks > config.batch_size:
+            raise ValueError(f"{self.num_ranks} workers cannot share a batch of {config.batch_size}; use fewer workers")
         self.config, self.patches, self.folder, self.device = config, patches, folder, device
         torch.manual_seed(config.seed)
         self.model = SwinIR(config.model)
         if weights is None:
             start_as_pass_through(self.model)
         else:
-            self.model.load_state_dict(weights)
+            try:
+                self.model.load_state_dict(weights)
+            except RuntimeError as error:
+                raise ValueError(f"the weights to begin at are not of this architecture: {error}") from error
         self.model.to(device).train()
         self.average = SwinIR(config.model).to(device).eval().requires_grad_(False)
         self.average.load_state_dict(self.model.state_dict())
         self.optimizer = torch.optim.Adam(self.model.parameters(), betas=(0.9, 0.99))
         self.step = 0
-        folder.mkdir(parents=True, exist_ok=True)
-        if self._state_path.exists():
-            self._resume()
+        if self.rank == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+        self._resume()
 
     @property
     def _state_path(self) -> Path:
         return self.folder / "state.pt"
 
     def _resume(self) -> None:
-        state = torch.load(self._state_path, map_location=self.device, weights_only=True)
+        """Go on from the state that the first process finds: another may look at older storage."""
+        found = [self._read_state() if self.rank == 0 and self._state_path.exists() else None]
+        if self.num_ranks > 1:
+            dist.broadcast_object_list(found)
+        if (state := found[0]) is not None:
+            self.model.load_state_dict(state["model"])
+            self.average.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step = state["step"]
+
+    def _read_state(self) -> dict[str, Any]:
+        try:
+            state: dict[str, Any] = torch.load(self._state_path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{self._state_path} is damaged ({error}); remove it to begin anew") from error
         if not same_run(state["config"], self.config):
             raise ValueError(f"{self._state_path} belongs to another training configuration; choose another folder")
-        self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
+        return state
 
     def save(self) -> None:
         """Write the state beside and rename it, so that a kill leaves the old one or the new one."""
@@ -227,15 +203,19 @@ class Trainer:
 
     def train_step(self) -> float:
         """One optimizer step; returns the mean absolute (L1) or root mean square (L2) error in 8-bit codes."""
-        lr, hr = (side.to(self.device) for side in self.patches.batch(self.step, self.config))
+        lr, hr = (side.to(self.device) for side in self.patches.batch(self.step, self.config, self.rank, self.num_ranks))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.config)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             output = self.model(lr)
         squared = self.config.loss == "l2"
-        loss = F.mse_loss(output, hr) if squared else F.l1_loss(output, hr)
+        error = F.mse_loss(output, hr) if squared else F.l1_loss(output, hr)
+        loss = error * (len(lr) / self.config.batch_size)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        loss = loss.detach()
+        if self.num_ranks > 1:
+            add_over_ranks([loss, *(p.grad for p in self.model.parameters() if p.grad is not None)])
         if self.config.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
         self.optimizer.step()
@@ -255,27 +235,37 @@ class Trainer:
             losses.append(self.train_step())
             if self.step % every and self.step < self.config.steps:
                 continue
-            patches_per_second = len(losses) * self.config.batch_size / (time.monotonic() - started)
-            row = {
-                "step": self.step,
-                "loss": round(float(np.mean(losses)), 4),
-                "learning_rate": learning_rate(self.step - 1, self.config),
-                "patches_per_second": round(patches_per_second, 2),
-            }
-            if validation:
-                row["psnr"] = round(self.validate(validation), 4)
-            with (self.folder / "log.jsonl").open("a") as log:
-                log.write(json.dumps(row) + "\n")
-            plot_curves(list(read_log(self.folder)), self.folder / "curve.png")
-            self.save()
-            report(row)
+            if self.rank == 0:
+                self._note(float(np.mean(losses)), len(losses) / (time.monotonic() - started), validation, report)
             losses, started = [], time.monotonic()
+
+    def _note(self, loss: float, steps_per_second: float, validation: Sequence[Pair], report: Callable[[Row], None]) -> None:
+        row = {
+            "step": self.step,
+            "loss": round(loss, 4),
+            "learning_rate": learning_rate(self.step - 1, self.config),
+            "patches_per_second": round(self.config.batch_size * steps_per_second, 2),
+        }
+        if validation:
+            row["psnr"] = round(self.validate(validation), 4)
+        with (self.folder / "log.jsonl").open("a") as log:
+            log.write(json.dumps(row) + "\n")
+        plot_curves(list(read_log(self.folder)), self.folder / "curve.png")
+        self.save()
+        report(row)
 
     def validate(self, pairs: Sequence[Pair]) -> float:
         """Mean PSNR on luma (dB) of the averaged weights, border of ``upscale`` pixels shaved."""
         border = self.config.model.upscale
         scores = [psnr_ssim_y(restore(self.average, lr), hr, border)[0] for lr, hr in pairs]
         return float(np.mean(scores))
+
+
+def add_over_ranks(tensors: Sequence[Tensor]) -> None:
+    """Replace each by its sum over all processes, in one message."""
+    flat = nn.utils.parameters_to_vector(tensors)
+    dist.all_reduce(flat)
+    nn.utils.vector_to_parameters(flat, tensors)
 
 
 def restore(model: SwinIR, lr: Picture) -> Picture:

@@ -14,7 +14,7 @@ from pipeline.config import ImagesConfig, VideoConfig, build_config
 from pipeline.video.streams import check_codec
 from swinir.degrade import Degradation
 from swinir.presets import preset
-from swinir.training import TrainConfig, learning_rate
+from swinir.recipe import TrainConfig, learning_rate
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 VIDEO = sorted(CONFIGS.glob("video*.yaml"))

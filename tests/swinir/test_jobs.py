@@ -205,6 +205,7 @@ def test_train_learns_resumes_and_exports(folders, tmp_path, monkeypatch):
         ("", ("--model", "jpeg-color-10"), "name an enlarging model"),
         ("", ("--model", "bicubic-x2"), "is not trained here"),
         ("", ("--val-lr", "x"), "belong together"),
+        ("", ("--address", "auto"), "add --workers"),
     ],
 )
 def test_train_refuses_what_cannot_be(folders, tmp_path, yaml, arguments, message):

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from ranks import train_together
 from tiny import SMALL, picture
 
 from swinir.curves import plot_curves, read_log
 from swinir.model import SwinIRConfig
 from swinir.pairs import reduced_pair
-from swinir.training import Patches, TrainConfig, Trainer, learning_rate
+from swinir.recipe import TrainConfig, learning_rate
+from swinir.training import Patches, Trainer
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(
@@ -50,6 +52,49 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(patches, tmp_path):
     assert [row["step"] for row in rows] == [3, 6]
     assert all(row["patches_per_second"] > 0 for row in rows)
     assert (tmp_path / "one" / "curve.png").exists()
+
+
+def test_two_ranks_take_the_steps_of_one(patches, tmp_path):
+    config = dataclasses.replace(CONFIG, steps=3, batch_size=3)  # one rank has twice the patches of the other
+    alone = Trainer(config, patches, tmp_path / "alone", CPU)
+    start = {name: value.clone() for name, value in alone.model.state_dict().items()}
+    alone.run([], lambda row: None)
+    first, second = train_together(config, tmp_path / "together", 2)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    for name, value in alone.model.state_dict().items():
+        assert (value - first[name]).abs().max() < 1e-6, name
+    assert (start["conv_first.weight"] - first["conv_first.weight"]).abs().max() > 1e-3
+
+
+def test_two_ranks_go_on_with_a_run_of_one(patches, tmp_path):
+    config = dataclasses.replace(CONFIG, steps=3)
+    trainer = Trainer(config, patches, tmp_path / "run", CPU)
+    for _ in range(2):
+        trainer.train_step()
+    trainer.save()
+    trainer.train_step()
+    for weights in train_together(config, tmp_path / "run", 2):
+        assert weights.pop("step") == 3
+        for name, value in weights.items():
+            assert (value - trainer.model.state_dict()[name]).abs().max() < 1e-6, name
+
+
+def test_a_batch_is_shared_out_among_the_ranks(patches):
+    whole = patches.batch(4, CONFIG)
+    for rank in range(2):
+        assert torch.equal(patches.batch(4, CONFIG, rank, 2)[1], whole[1][rank::2])
+
+
+def test_a_damaged_state_is_named(patches, tmp_path):
+    Trainer(CONFIG, patches, tmp_path, CPU).save()
+    (tmp_path / "state.pt").write_bytes((tmp_path / "state.pt").read_bytes()[:-5000])
+    with pytest.raises(ValueError, match=r"state\.pt is damaged .*; remove it to begin anew"):
+        Trainer(CONFIG, patches, tmp_path, CPU)
+
+
+def test_weights_of_another_architecture_are_refused(patches, tmp_path):
+    with pytest.raises(ValueError, match="not of this architecture"):
+        Trainer(CONFIG, patches, tmp_path, CPU, {"conv_first.weight": torch.zeros(3)})
 
 
 def test_another_configuration_in_the_same_folder_is_refused(patches, tmp_path):

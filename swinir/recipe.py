@@ -1,0 +1,63 @@
+"""What a training run depends on, and the learning rate that follows from it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+
+from swinir.degrade import Degradation
+from swinir.model import SwinIRConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """What a training run depends on; another value of any of these is another run."""
+
+    model: SwinIRConfig
+    steps: int = 5000
+    batch_size: int = 14
+    patch: int = 24  # LR pixels
+    learning_rate: float = 1e-3
+    warmup_steps: int = 30
+    schedule: str = "cosine"  # or multistep: halved at each milestone
+    milestones: tuple[float, ...] = (0.5, 0.8, 0.9, 0.95)  # of the steps; the paper's
+    ema_decay: float = 0.995
+    gradient_clip: float | None = 1.0  # the gradient's norm; the paper clips none
+    synthetic_pictures: int = 12
+    synthetic_share: float = 0.05  # of the patches; more than a little costs photographs their quality
+    degradation: Degradation | None = None  # None: exact bicubic reduction
+    crops: int = 8  # of every picture, where pictures are degraded
+    seed: int = 0
+    precision: str = "bf16"  # or fp32
+    loss: str = "l1"  # the paper's; or l2, which is ahead for the first few hundred steps
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "milestones", tuple(self.milestones))  # YAML and JSON have lists
+        if isinstance(self.degradation, Mapping):
+            object.__setattr__(self, "degradation", Degradation(**self.degradation))
+        if self.schedule not in ("cosine", "multistep"):
+            raise ValueError(f"schedule must be cosine or multistep, got {self.schedule!r}")
+        if not all(0 < milestone < 1 for milestone in self.milestones):
+            raise ValueError(f"milestones must be parts of the run between 0 and 1, got {list(self.milestones)}")
+        if self.loss not in ("l1", "l2"):
+            raise ValueError(f"loss must be l1 or l2, got {self.loss!r}")
+        if self.precision not in ("bf16", "fp32"):
+            raise ValueError(f"precision must be bf16 or fp32, got {self.precision!r}")
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Linear warm-up, then half a cosine down to a hundredth, or half as much after each milestone."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    if config.schedule == "multistep":
+        return config.learning_rate * 0.5 ** sum(step >= round(part * config.steps) for part in config.milestones)
+    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
+def same_run(state: str, config: TrainConfig) -> bool:
+    """Whether a state's JSON of its TrainConfig is of this run; a setting that is newer than the state has its default."""
+    defaults = {field.name: field.default for field in fields(TrainConfig) if field.name != "model"}
+    return bool(json.loads(json.dumps(defaults | json.loads(state))) == json.loads(json.dumps(asdict(config))))
