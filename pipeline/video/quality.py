@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -135,7 +134,7 @@ def luma_psnr(a: Tensor, of_a: OpenedVideo, b: Tensor, of_b: OpenedVideo) -> flo
 def summary(frames: Sequence[FrameQuality]) -> dict[str, float | int | None]:
     """Of a whole video: flicker as the ratio of mean changes, where it is worst, and PSNR as the mean and the least of frames.
 
-    Infinite PSNR, of frames that equal the truth, is None.
+    The mean is infinite where any frame equals the truth; without a truth both are None.
     """
     pairs = [(f.source_change, f.result_change) for f in frames if f.source_change is not None and f.result_change is not None]
     source, result = (float(np.mean(column)) for column in zip(*pairs, strict=True)) if pairs else (0.0, 0.0)
@@ -146,9 +145,5 @@ def summary(frames: Sequence[FrameQuality]) -> dict[str, float | int | None]:
         "frames": len(frames), "flicker": result / source if source else None,
         "source_change": source, "result_change": result,
         "worst_flicker": worst.flicker if worst else None, "worst_frame": worst.frame if worst else None,
-        "psnr": finite(mean_db), "least_psnr": finite(least_db),
+        "psnr": mean_db, "least_psnr": least_db,
     }  # fmt: skip
-
-
-def finite(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else value

@@ -128,6 +128,7 @@ def test_the_command_prints_a_line_for_each_frame_and_one_for_all_and_draws_them
     colours = {colour for _, colour in Image.open(tmp_path / "curves.png").getcolors(1 << 16)}
     assert {(255, 0, 0), (0, 0, 255), (128, 0, 128), (128, 128, 128)} <= colours
     assert "times the source's" in run(source, result).stdout
+    assert "PSNR     inf dB" in run(source, truth, "--truth", truth).stdout
 
 
 def test_a_damaged_file_is_said_and_never_exit_0(tmp_path, source):
