@@ -205,11 +205,16 @@ def _community_presets() -> list[Preset]:
     ]
 
 
+def _own_presets() -> list[Preset]:
+    """Trained for this project, and nowhere else to be had."""
+    return [Preset(name="real-light-x2", task="real", scale=2, config=published_config("lightweight", "S", 2))]
+
+
 def _baseline_presets() -> list[Preset]:
     enlarging = [Preset(name=f"{kind}-x{n}", task="baseline", scale=n) for kind in ("nearest", "bicubic") for n in range(2, 9)]
     return [Preset(name="identity", task="baseline", scale=1), *enlarging]
 
 
 PRESETS: Mapping[str, Preset] = {
-    known.name: known for known in [*_published_presets(), *_community_presets(), *_baseline_presets()]
+    known.name: known for known in [*_published_presets(), *_own_presets(), *_community_presets(), *_baseline_presets()]
 }

@@ -88,7 +88,7 @@ def resolve(model: Preset | str, weights: str | Path | None = None, cache: Path 
     if bundled.exists() and weights is None:
         return bundled
     if asked.published is None:
-        raise WeightsError(f"{asked.name} has no weights")
+        raise WeightsError(f"{asked.name} has no weights to download; leave the weights out or name a file")
     known = asked.published
     remote = Remote(known.url, known.size_bytes, known.sha256, known.page)
     return fetch(mirrored(remote, known.file), cached_file(asked, cache), asked.name)
