@@ -21,6 +21,9 @@ DeinterlaceChoice = Literal["bwdif", "bwdif-fields", "progressive"]
 DEFAULT_CRF = {"libx264": 16, "libx265": 18, "libsvtav1": 24}
 DEFAULT_PRESET = {"libx264": "medium", "libx265": "medium", "libsvtav1": "8"}
 
+# Which weights are in use, said better by their digest.
+WEIGHTS_SETTINGS = {"weights", "weights_fidelity", "strength"}
+
 
 class RunConfig(BaseModel):
     """What the video and the image job share: the model, and where it runs."""

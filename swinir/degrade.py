@@ -12,7 +12,6 @@ import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from fractions import Fraction
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from swinir.resize import CUBIC, LANCZOS3, Kernel, resize_dim
+from swinir.resize import CUBIC, LANCZOS3, Kernel, resample
 
 Rng = np.random.Generator
 Coder = Callable[[Tensor, Rng], Tensor]  # a clip through a video codec drawn by chance, of the same shape
@@ -86,8 +85,8 @@ def degrade(clip: Tensor, scale: int, how: Degradation, rng: Rng, coder: Coder |
     clip = _blurred(clip, how, rng)
     if rng.random() < how.detour_share:
         by = rng.uniform(*how.detour_scale)
-        clip = resized(clip, max(1, round(height * by)), max(1, round(width * by)), _kernel(rng))
-    clip = resized(clip, height, width, _kernel(rng))
+        clip = resample(clip, max(1, round(height * by)), max(1, round(width * by)), _kernel(rng))
+    clip = resample(clip, height, width, _kernel(rng))
     if rng.random() < how.comb_share:
         clip = combed(clip, round(rng.uniform(*how.comb_pixels)))
     return _worsened(clip, how, rng, coder)
@@ -159,14 +158,6 @@ def filtered(x: Tensor, kernel: Tensor) -> Tensor:
     product = torch.fft.rfft2(flat) * torch.fft.rfft2(kernel.flip(0, 1), s=shape)
     whole: Tensor = torch.fft.irfft2(product, s=shape)
     return whole[..., 2 * margin :, 2 * margin :].reshape(x.shape)
-
-
-def resized(x: Tensor, height: int, width: int, kernel: Kernel) -> Tensor:
-    """To any size, the kernel widened where that is smaller."""
-    for dim, size in ((-2, height), (-1, width)):
-        if x.shape[dim] != size:
-            x = resize_dim(x, Fraction(size, x.shape[dim]), dim, kernel)
-    return x
 
 
 def noisy(x: Tensor, sigma: float, rng: Rng) -> Tensor:

@@ -49,11 +49,11 @@ def resize_uint8(image: NDArray[np.uint8], scale: Fraction | int) -> NDArray[np.
     return x.to(torch.uint8).numpy()
 
 
-def resample(x: Tensor, height: int, width: int) -> Tensor:
-    """(..., H, W) floating point -> (..., height, width) by Lanczos, not clamped; ``x`` itself where it has that size."""
+def resample(x: Tensor, height: int, width: int, kernel: Kernel = LANCZOS3) -> Tensor:
+    """(..., H, W) floating point -> (..., height, width), not clamped; ``x`` itself where it has that size."""
     for dim, size in ((-2, height), (-1, width)):
         if x.shape[dim] != size:
-            x = resize_dim(x, Fraction(size, x.shape[dim]), dim, LANCZOS3)
+            x = resize_dim(x, Fraction(size, x.shape[dim]), dim, kernel)
     return x
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import ImagesConfig
+from pipeline.config import WEIGHTS_SETTINGS, ImagesConfig
 from pipeline.dataset.card import write_card
 from pipeline.dataset.index import merge_index, removed_keys
 from pipeline.dataset.names import INDEX, REPORT, WORK
@@ -35,8 +35,7 @@ ROUNDS = 4  # each finds more pictures that kill their process
 CRASHED = "crashed"  # folder of what is known of them
 
 # What does not change a byte of the result.
-UNSEEN_SETTINGS = {"device", "workers", "address", "stall_seconds", "fresh", "overwrite", "retry_failed"}
-UNSEEN_SETTINGS |= {"weights", "weights_fidelity", "strength"}  # which the digest of the weights in use says better
+UNSEEN_SETTINGS = {"device", "workers", "address", "stall_seconds", "fresh", "overwrite", "retry_failed"} | WEIGHTS_SETTINGS
 
 
 def upscale_images(

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import VideoConfig
+from pipeline.config import WEIGHTS_SETTINGS, VideoConfig
 from pipeline.driver import Event, Outcome, RunOptions
 from pipeline.errors import ConfigError, InterruptedRunError, MediaError, OutputError
 from pipeline.ledger import Ledger
@@ -49,8 +49,6 @@ RunUnits = Callable[[list[Unit], Workload, Ledger, RunOptions, Callable[[Event],
 
 # What does not change a byte of the result.
 UNSEEN_SETTINGS = {"device", "workers", "address", "stall_seconds", "fresh", "overwrite"}
-# What the digest of the weights in use says better.
-WEIGHTS_SETTINGS = {"weights", "weights_fidelity", "strength"}
 
 
 @dataclass(frozen=True)

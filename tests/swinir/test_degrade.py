@@ -19,9 +19,9 @@ from swinir.degrade import (
     half_chroma,
     noisy,
     on_codes,
-    resized,
     sinc_kernel,
 )
+from swinir.resize import resample
 
 NOTHING = dict.fromkeys(
     ("blur_share", "ringing_share", "detour_share", "noise_share", "chroma_share", "comb_share", "still_share", "video_share",
@@ -90,7 +90,7 @@ def test_a_sinc_rings_beside_an_edge() -> None:
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_resizing_keeps_flat_areas_and_gives_the_size(kernel) -> None:
-    out = resized(torch.full((1, 3, 48, 64), 0.4), 19, 31, kernel)
+    out = resample(torch.full((1, 3, 48, 64), 0.4), 19, 31, kernel)
     assert out.shape == (1, 3, 19, 31)
     assert torch.allclose(out, torch.full_like(out, 0.4), atol=1e-5)
 
