@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import ImagesConfig, RunConfig
 from pipeline.dataset.images import read_picture
-from pipeline.dataset.index import Row
+from pipeline.dataset.index import GROUP_ROWS, Row
 from pipeline.dataset.names import CARD, DATA, INDEX, SHEET
 from pipeline.dataset.outputs import read_output
 from pipeline.dataset.picture import Limits, PictureError
@@ -148,8 +148,8 @@ def endings(index: Path, output: str) -> list[str]:
     """Of the names of the pictures in a finished folder, as they stand there, without the dot."""
     found: set[str] = set()
     column = "output" if output == "files" else "output_format"
-    with pq.ParquetFile(index) as file:
-        for batch in file.iter_batches(columns=[column]):
+    with pq.ParquetFile(index, pre_buffer=False) as file:
+        for batch in file.iter_batches(GROUP_ROWS, columns=[column]):
             last = pc.replace_substring_regex(batch[column], r"(?s)^.*\.", "")
             found.update(ending for ending in pc.unique(last).to_pylist() if ending)
     return sorted(found)

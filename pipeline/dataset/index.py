@@ -19,7 +19,7 @@ from pipeline.stages import in_parallel
 from pipeline.storage import Store
 
 NUM_READERS = 32
-GROUP_ROWS = 1 << 16
+GROUP_ROWS = 1 << 12  # more, and what reads and writes them needs memory to match
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +79,8 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
 
 def read_rows(path: Path, columns: list[str] | None = None) -> Iterator[Row]:
     """The rows of a file in order, a few at a time; of ``columns``, which must name key and row, where not all are wanted."""
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(4096, columns=columns):
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        for batch in file.iter_batches(GROUP_ROWS, columns=columns):
             for values in batch.to_pylist():
                 yield Row(**{name: value for name, value in values.items() if value is not None})
 
@@ -95,7 +95,7 @@ def merge_index(work: Store, row_files: Iterable[str], target: Path) -> Counter[
     with ThreadPoolExecutor(NUM_READERS) as pool, _IndexWriter(target) as writer:
         # the files of a small archive are known at once, those of a large one are fetched a few ahead
         for name, data in in_parallel(pool, lambda name: (name, work.read(name)), row_files, NUM_READERS):
-            rows = pq.read_table(io.BytesIO(data), schema=SCHEMA)
+            rows = pq.read_table(io.BytesIO(data), schema=SCHEMA, use_threads=False)
             writer.add(rows, name)
             for found in pc.value_counts(rows["status"]).to_pylist():
                 counts[found["values"]] += found["counts"]
@@ -114,8 +114,8 @@ def removed_keys(old: Path, new: Path) -> Iterator[str]:
 
 
 def _keys(path: Path) -> Iterator[str]:
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(columns=["key"]):
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        for batch in file.iter_batches(GROUP_ROWS, columns=["key"]):
             yield from batch["key"].to_pylist()
 
 
@@ -137,6 +137,7 @@ class _IndexWriter:
             path,
             SCHEMA,
             compression="zstd",
+            use_dictionary=["shard", "status", "error", "format", "output_format", "model"],
             write_page_index=True,
             sorting_columns=[pq.SortingColumn(SCHEMA.get_field_index("key"))],
         )

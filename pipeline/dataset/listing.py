@@ -48,6 +48,8 @@ def is_hidden(name: str) -> bool:
 
 def readable(text: str) -> str:
     """``text`` with bytes that are not UTF-8 as U+FFFD and two hex digits, which sort and store like any other."""
+    if text.isascii():
+        return text
     return "".join(f"\ufffd{ord(c) - 0xDC00:02x}" if "\udc80" <= c <= "\udcff" else c for c in text)
 
 

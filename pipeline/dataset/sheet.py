@@ -35,8 +35,8 @@ def choose(index: Path) -> list[Row]:
     """
     best: dict[str, Row] = {}
     bound = "g"  # above every hex digit
-    with pq.ParquetFile(index) as file:
-        for batch in file.iter_batches(4096, columns=_COLUMNS):  # rows become Python objects
+    with pq.ParquetFile(index, pre_buffer=False) as file:
+        for batch in file.iter_batches(512, columns=_COLUMNS, use_threads=False):  # rows become Python objects
             small = pc.field("output_width").cast(pa.int64()) * pc.field("output_height") <= MAX_PIXELS
             wanted = small & (pc.field("status") == "ok") & (pc.field("source_sha256") < bound)
             for values in pa.Table.from_batches([batch]).filter(wanted).to_pylist():
