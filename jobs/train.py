@@ -37,7 +37,7 @@ class Run:
     out: Path
     settings: dict[str, Any]
     validation: tuple[Path, Path] | None
-    start_from: Path | None
+    start_from: tuple[str, str | None] | None  # a model, and the file of its weights where it is not the model's own
     every: int
     export: Path | None
 
@@ -45,9 +45,9 @@ class Run:
         """Train to the last step, going on from what ``out`` holds; the first process tells lines and exports."""
         from pipeline.dataset.pixels import rgb_pictures
         from pipeline.video.worn import worn
-        from swinir.checkpoint import read_checkpoint
         from swinir.pairs import write_sheet
         from swinir.training import Trainer, training_patches
+        from swinir.weights import load_checkpoint
 
         target = pick_device(device)
         settings = train_config(self.settings, target.type)
@@ -55,7 +55,7 @@ class Run:
         photographs = rgb_pictures(self.data, self.image_column)
         try:
             patches = training_patches(photographs, settings, worn)
-            weights = read_checkpoint(self.start_from).state if self.start_from else None
+            weights = load_checkpoint(*self.start_from).state if self.start_from else None
             trainer = Trainer(settings, patches, self.out, target, weights)
         except ValueError as error:
             raise ConfigError(" ".join(str(error).split())[:300]) from error
@@ -83,7 +83,9 @@ def train(
     loss: Annotated[str | None, typer.Option(help="l1, or l2 for the shortest runs.")] = None,
     val_lr: Annotated[Path | None, typer.Option(help="Folder of small images to validate on.")] = None,
     val_hr: Annotated[Path | None, typer.Option(help="Folder of their large originals.")] = None,
-    start_from: Annotated[Path | None, typer.Option(help="Weights to begin at, instead of from scratch.")] = None,
+    start_from: Annotated[
+        str | None, typer.Option(help="Weights to begin at, instead of from scratch: a model by name, or a file.")
+    ] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto, cpu or cuda.")] = "auto",
     every: Annotated[int, typer.Option(help="Steps between validating, logging and saving.", min=1)] = 250,
     config: Annotated[Path | None, typer.Option(help="YAML with any of the settings of a run; options win over it.")] = None,
@@ -109,7 +111,7 @@ def train(
         out=out.absolute(),
         settings=settings,
         validation=(val_lr.absolute(), val_hr.absolute()) if val_lr and val_hr else None,
-        start_from=start_from and start_from.absolute(),
+        start_from=starting_point(start_from) if start_from else None,
         every=every,
         export=export and export.absolute(),
     )
@@ -124,6 +126,17 @@ def train(
     where = RunOptions(num_workers=workers, device=device, address=address)
     for line in train_on_cluster(run, run.out / "state.pt", where):
         tell(line)
+
+
+def starting_point(named: str) -> tuple[str, str | None]:
+    """A model of that name with its own weights, or a file, which counts where there is one, and whatever it holds."""
+    from swinir.presets import PRESETS
+    from swinir.weights import AUTO
+
+    path = Path(named).expanduser().absolute()
+    if named in PRESETS and not path.is_file():
+        return named, None
+    return AUTO, named if "://" in named else str(path)
 
 
 def pick_device(name: str) -> Any:  # noqa: ANN401 - a torch.device; jobs name no torch type

@@ -31,6 +31,7 @@ class TrainConfig:
     crops: int = 8  # of every picture, where pictures are degraded
     seed: int = 0
     precision: str = "bf16"  # or fp32
+    compile: bool = False  # the blocks, by PyTorch's compiler: half a minute first, and it must be there
     loss: str = "l1"  # the paper's; or l2, which is ahead for the first few hundred steps
 
     def __post_init__(self) -> None:

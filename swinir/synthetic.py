@@ -1,4 +1,4 @@
-"""Drawn training pictures of text, lines and regular textures, which photographs hold little of."""
+"""Drawn training pictures of text, lines, regular textures, leaves and gradients, which photographs hold little of."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ OVERSAMPLING = 2
 
 
 def synthetic_picture(kind: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """One (SIZE, SIZE, 3) RGB uint8 picture; ``kind`` counts round text, lines, gratings and bricks."""
-    draw_page = (_text, _lines, _gratings, _bricks)[kind % 4]
+    """One (SIZE, SIZE, 3) RGB uint8 picture; ``kind`` counts round text, lines, gratings, bricks, leaves and gradients."""
+    draw_page = (_text, _lines, _gratings, _bricks, _leaves, _gradients)[kind % 6]
     page = draw_page(SIZE * OVERSAMPLING, rng).resize((SIZE, SIZE), Image.Resampling.BOX)
     return np.asarray(page)
 
@@ -104,3 +104,43 @@ def _bricks(size: int, rng: np.random.Generator) -> Image.Image:
     turned = page.rotate(angle, Image.Resampling.BICUBIC, fillcolor=page.getpixel((0, 0)))
     noise = rng.normal(0, rng.uniform(0, 10), (size, size, 1))
     return Image.fromarray(np.clip(np.asarray(turned) + noise, 0, 255).astype(np.uint8))
+
+
+def _leaves(size: int, rng: np.random.Generator) -> Image.Image:
+    """Foliage: pointed leaves over one another, the lower ones in shade, each with a lighter vein."""
+    base = rng.uniform((20, 60, 10), (120, 160, 70))
+    page = Image.new("RGB", (size, size), _shade(base, 0.15))
+    draw = ImageDraw.Draw(page)
+    length = rng.uniform(24, 90)
+    count = int(12 * (size / length) ** 2)
+    for number, (x, y, angle, stretch) in enumerate(rng.uniform((0, 0, 0, 0.5), (size, size, 2 * math.pi, 1.5), (count, 4))):
+        light = 0.2 + 0.8 * number / count + rng.normal(0, 0.08)
+        along = np.array([math.cos(angle), math.sin(angle)]) * length * stretch
+        across = np.array([-along[1], along[0]]) * 0.22
+        stem = np.array([x, y])
+        outline = [stem, stem + 0.35 * along + across, stem + along, stem + 0.35 * along - across]
+        draw.polygon([(float(a), float(b)) for a, b in outline], fill=_shade(base, light))
+        tip = stem + 0.9 * along
+        draw.line((x, y, float(tip[0]), float(tip[1])), fill=_shade(base, light * 1.25), width=2)
+    return page
+
+
+def _shade(base: NDArray[np.float64], light: float) -> tuple[int, int, int]:
+    r, g, b = (int(v) for v in np.clip(base * light, 0, 255))
+    return r, g, b
+
+
+def _gradients(size: int, rng: np.random.Generator) -> Image.Image:
+    """Skies and lit walls: colours that blend over the whole page, with a few round things of soft shading on it."""
+    y, x = np.mgrid[0:size, 0:size] / size
+    corners = rng.uniform(0, 255, (4, 3))
+    page = sum(
+        weight[..., None] * corner
+        for weight, corner in zip(((1 - x) * (1 - y), x * (1 - y), (1 - x) * y, x * y), corners, strict=True)
+    )
+    for _ in range(10):
+        (cx, cy), radius = rng.uniform(0, 1, 2), rng.uniform(0.03, 0.2)
+        distance = np.hypot(x - cx, y - cy) / radius
+        shading = rng.uniform(0, 255, 3) * (1 - 0.6 * np.clip(distance, 0, 1)[..., None] ** 2)
+        page = np.where((distance < 1)[..., None], shading, page)
+    return Image.fromarray(np.round(page).astype(np.uint8))

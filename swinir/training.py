@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from swinir.curves import Row, plot_curves, read_log
 from swinir.degrade import Coder
 from swinir.metrics import psnr_ssim_y
-from swinir.model import SwinIR
+from swinir.model import Block, SwinIR
 from swinir.pairs import Pair, Picture, degraded_pairs, reduced_pair
 from swinir.recipe import TrainConfig, learning_rate, same_run
 from swinir.synthetic import synthetic_picture
@@ -163,6 +163,8 @@ class Trainer:
         if self.rank == 0:
             folder.mkdir(parents=True, exist_ok=True)
         self._resume()
+        if config.compile:
+            compile_blocks(self.model, self._forward, self.patches.batch(0, config, self.rank, self.num_ranks)[0].to(device))
 
     @property
     def _state_path(self) -> Path:
@@ -206,8 +208,7 @@ class Trainer:
         lr, hr = (side.to(self.device) for side in self.patches.batch(self.step, self.config, self.rank, self.num_ranks))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.config)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            output = self.model(lr)
+        output = self._forward(lr)
         squared = self.config.loss == "l2"
         error = F.mse_loss(output, hr) if squared else F.l1_loss(output, hr)
         loss = error * (len(lr) / self.config.batch_size)
@@ -226,6 +227,11 @@ class Trainer:
             for slow, fast in zip(self.average.parameters(), self.model.parameters(), strict=True):
                 slow.lerp_(fast, 1 - decay)
         return 255 * (math.sqrt(loss.item()) if squared else loss.item())
+
+    def _forward(self, lr: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            output: Tensor = self.model(lr)
+        return output
 
     def run(self, validation: Sequence[Pair], report: Callable[[Row], None], every: int = 100) -> None:
         """Train to the last step; every ``every`` steps validate the average, log, plot and save."""
@@ -259,6 +265,24 @@ class Trainer:
         border = self.config.model.upscale
         scores = [psnr_ssim_y(restore(self.average, lr), hr, border)[0] for lr, hr in pairs]
         return float(np.mean(scores))
+
+
+def compile_blocks(model: SwinIR, forward: Callable[[Tensor], Tensor], example: Tensor) -> None:
+    """Have PyTorch compile the blocks for inputs of the shape of ``example``, both ways; all blocks share the code.
+
+    Raises ValueError where it cannot.
+    """
+    from torch._dynamo.exc import BackendCompilerFailed  # loads the compiler
+
+    for block in model.modules():
+        if isinstance(block, Block):
+            block.compile(dynamic=False)
+    try:
+        forward(example).sum().backward()  # type: ignore[no-untyped-call]
+    except BackendCompilerFailed as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"the blocks cannot be compiled here: {reason}; train without compile") from error
+    model.zero_grad(set_to_none=True)
 
 
 def add_over_ranks(tensors: Sequence[Tensor]) -> None:

@@ -1,7 +1,10 @@
 """The commands eval, models and train, run as a user runs them."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from fractions import Fraction
 
@@ -17,7 +20,7 @@ from jobs.bench_model import multiply_adds
 from jobs.datasets import find_dataset, pair_images, read_rgb
 from jobs.evaluate import evaluate
 from jobs.models import describe_preset, mmacs_per_pixel, models
-from jobs.train import train
+from jobs.train import starting_point, train
 from pipeline.errors import ConfigError, MediaError
 from swinir.checkpoint import read_checkpoint, to_bytes
 from swinir.evaluation import Task, as_tensor, degraded, published_scores, truth_for
@@ -195,6 +198,24 @@ def test_train_learns_resumes_and_exports(folders, tmp_path, monkeypatch):
     assert "step 4 of 4" in run("train", folders / "hr", tmp_path / "run", *options)
     assert read_checkpoint(export).config == small
     assert not list(export.parent.glob("*.part"))
+    monkeypatch.setitem(PRESETS, "tiny-x2", Preset(name="tiny-x2", task="test", scale=2, config=small))
+    assert starting_point("tiny-x2") == ("tiny-x2", None)
+    assert starting_point(str(export)) == ("auto", str(export))
+    again = ("train", folders / "hr", tmp_path / "again", *options)
+    assert "step 0 of 4" in run(*again, "--start-from", export)
+    with pytest.raises(ConfigError, match="no-such does not exist"):
+        run(*again, "--start-from", tmp_path / "no-such")
+    with pytest.raises(ConfigError, match="not of this architecture"):
+        run("train", folders / "hr", tmp_path / "other", *options, "--start-from", "lightweight-x2")
+
+
+def test_train_without_the_compiler_that_it_was_told_to_use_says_so(folders, tmp_path):
+    (tmp_path / "run.yaml").write_text("patch: 16\nbatch_size: 1\nsynthetic_pictures: 0\ncompile: true\n")
+    command = [sys.executable, "-m", "jobs.cli", "train", folders / "hr", tmp_path / "run", "--config", tmp_path / "run.yaml"]
+    env = os.environ | {"PATH": str(tmp_path), "CXX": "", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run([*map(str, command), "--device", "cpu"], env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert re.fullmatch("error: the blocks cannot be compiled here: .*; train without compile\n", done.stderr)
 
 
 @pytest.mark.parametrize(

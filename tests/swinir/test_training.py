@@ -54,6 +54,17 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(patches, tmp_path):
     assert (tmp_path / "one" / "curve.png").exists()
 
 
+@pytest.mark.filterwarnings("ignore")  # PyTorch's compiler warns of itself
+def test_compiled_blocks_take_the_same_steps(patches, tmp_path):
+    plain, compiled = (
+        Trainer(dataclasses.replace(CONFIG, compile=flag), patches, tmp_path / str(flag), CPU) for flag in (False, True)
+    )
+    losses = [[trainer.train_step() for _ in range(2)] for trainer in (plain, compiled)]
+    assert losses[1] == pytest.approx(losses[0], abs=0.01)
+    for name, value in plain.average.state_dict().items():
+        torch.testing.assert_close(compiled.average.state_dict()[name], value, atol=1e-3, rtol=0)
+
+
 def test_two_ranks_take_the_steps_of_one(patches, tmp_path):
     config = dataclasses.replace(CONFIG, steps=3, batch_size=3)  # one rank has twice the patches of the other
     alone = Trainer(config, patches, tmp_path / "alone", CPU)
