@@ -22,6 +22,7 @@ from swinir.model import SwinIR
 from swinir.reuse import TileMemory
 from swinir.spec import ModelSpec, build_spec, load_spec
 from swinir.tiling import blended_bands, overlap_for, round_up
+from swinir.triton_blocks import by_triton
 
 Pictures = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -156,7 +157,9 @@ class Upscaler:
             self._exact = fused(network)
         self._network = self._exact
         if self.precision == "bf16" and isinstance(network, SwinIR):
-            self._network = copy.deepcopy(network).set_body_dtype(torch.bfloat16)
+            self._network = rounded = copy.deepcopy(network).set_body_dtype(torch.bfloat16)
+            if self.device.type == "cuda":
+                self._network = by_triton(network, rounded)
 
     def __call__(self, lr: Pictures) -> Pictures:
         """(H, W, 3), (H, W) or (N, H, W, 3), uint8 or uint16, RGB or grey; the same dtype and layout, ``scale`` times larger.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -15,3 +17,8 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs the developers' reference material, ../shared")
     return SHARED
+
+
+# Without a GPU Triton's kernels are interpreted, all of them or none: it looks when it is first imported.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
