@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from swinir.resize import CUBIC, LANCZOS3, Kernel, resample
+from swinir.upscaler import to_codes
 
 Rng = np.random.Generator
 Coder = Callable[[Tensor, Rng], Tensor]  # a clip through a video codec drawn by chance, of the same shape
@@ -199,9 +200,8 @@ def combed(x: Tensor, pixels: int) -> Tensor:
 
 def compressed(x: Tensor, form: str, quality: int) -> Tensor:
     """Each picture through a lossy file format of Pillow's, "JPEG" or "WEBP"."""
-    pictures = (x * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
     out = []
-    for picture in pictures:
+    for picture in to_codes(x, np.dtype(np.uint8)):
         file = io.BytesIO()
         Image.fromarray(picture).save(file, form, quality=quality)
         out.append(np.asarray(Image.open(file).convert("RGB")))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from swinir.degrade import Coder, Degradation, degrade
 from swinir.resize import resize_uint8
+from swinir.upscaler import to_codes
 
 Picture = NDArray[np.uint8]
 Pair = tuple[Picture, Picture]
@@ -63,8 +64,7 @@ def panned_clip(picture: Picture, length: int, rng: np.random.Generator) -> Tens
 
 def picture_of(x: Tensor) -> Picture:
     """(3, H, W) floats in [0, 1] -> (H, W, 3) uint8."""
-    codes: Picture = (x * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-    return codes
+    return np.ascontiguousarray(to_codes(x[None], np.dtype(np.uint8))[0], np.uint8)
 
 
 def write_sheet(pairs: Sequence[Pair], path: Path, length: int = 96, count: int = 32) -> None:

@@ -30,7 +30,7 @@ from swinir.curves import Row, plot_curves, read_log
 from swinir.degrade import Coder
 from swinir.metrics import psnr_ssim_y
 from swinir.model import Block, SwinIR
-from swinir.pairs import Pair, Picture, degraded_pairs, reduced_pair
+from swinir.pairs import Pair, Picture, degraded_pairs, picture_of, reduced_pair
 from swinir.recipe import TrainConfig, learning_rate, same_run
 from swinir.synthetic import synthetic_picture
 
@@ -296,9 +296,7 @@ def restore(model: SwinIR, lr: Picture) -> Picture:
     """(H, W, 3) uint8 through the network, rounded to uint8."""
     x = torch.from_numpy(lr).to(model.mean.device).permute(2, 0, 1)[None].float() / 255
     with torch.inference_mode():
-        y = model(x)[0]
-    codes: Picture = (y * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    return codes
+        return picture_of(model(x)[0])
 
 
 def training_patches(photographs: Sequence[Picture], config: TrainConfig, coder: Coder | None = None) -> Patches:

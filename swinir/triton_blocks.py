@@ -87,8 +87,10 @@ class TritonSwinIR(SwinIR):
         groups: list[Any] = list(self.layers)
         for group, blocks in zip(groups, self._blocks, strict=True):
             y_BHWC = x_BHWC.clone()
-            for block in blocks:
-                block.run(y_BHWC)
+            # Triton launches on the current device, wherever the tensors are.
+            with torch.cuda.device_of(y_BHWC):  # type: ignore[no-untyped-call]
+                for block in blocks:
+                    block.run(y_BHWC)
             x_BHWC = x_BHWC + group.conv(y_BHWC.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         x_BCHW: Tensor = self.norm(x_BHWC).permute(0, 3, 1, 2)
         return x_BCHW

@@ -12,6 +12,8 @@ import torch
 from av.video.stream import VideoStream
 from torch import Tensor
 
+from swinir.upscaler import to_codes
+
 RATE = 25  # frames a second
 
 
@@ -45,7 +47,7 @@ def worn(clip: Tensor, rng: np.random.Generator) -> Tensor:
 
 def recoded(clip: Tensor, codec: Codec, quality: int) -> Tensor:
     """The clip as it is after encoding, YUV 4:2:0 of 8 bits, and decoding; same shape."""
-    pictures = (clip * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    pictures = np.ascontiguousarray(to_codes(clip, np.dtype(np.uint8)))
     height, width = pictures.shape[1:3]
     options = codec.options | dict.fromkeys(codec.quality_options, str(quality))
     file = io.BytesIO()
