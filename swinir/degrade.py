@@ -179,10 +179,14 @@ def noisy(x: Tensor, sigma: float, rng: Rng) -> Tensor:
             return x + sigma * smooth / smooth.std()
 
 
+def luma_of(x: Tensor) -> Tensor:
+    """(N, 1, H, W) in the range of ``x``, by the weights of BT.601."""
+    return (x * x.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+
+
 def half_chroma(x: Tensor) -> Tensor:
     """Colour differences (BT.601) averaged over squares of two pixels; an odd last row or column stays."""
-    weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-    luma = (x * weights).sum(dim=1, keepdim=True)
+    luma = luma_of(x)
     colour = x - luma
     height, width = (size // 2 * 2 for size in x.shape[-2:])
     mean = F.avg_pool2d(colour[..., :height, :width], 2)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from swinir.curves import Row, plot_curves, read_log
-from swinir.degrade import Coder
+from swinir.degrade import Coder, luma_of
 from swinir.metrics import psnr_ssim_y
 from swinir.model import Block, SwinIR
 from swinir.pairs import Pair, Picture, degraded_pairs, picture_of, reduced_pair
@@ -210,10 +210,14 @@ class Trainer:
             group["lr"] = learning_rate(self.step, self.config)
         output = self._forward(lr)
         squared = self.config.loss == "l2"
-        error = F.mse_loss(output, hr) if squared else F.l1_loss(output, hr)
-        loss = error * (len(lr) / self.config.batch_size)
+        distance = F.mse_loss if squared else F.l1_loss
+        share = len(lr) / self.config.batch_size
+        loss = distance(output, hr) * share
+        total = loss
+        if self.config.luma_weight:
+            total = loss + self.config.luma_weight * share * distance(luma_of(output), luma_of(hr))
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        total.backward()  # type: ignore[no-untyped-call]
         loss = loss.detach()
         if self.num_ranks > 1:
             add_over_ranks([loss, *(p.grad for p in self.model.parameters() if p.grad is not None)])

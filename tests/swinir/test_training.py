@@ -11,6 +11,7 @@ from ranks import train_together
 from tiny import SMALL, picture
 
 from swinir.curves import plot_curves, read_log
+from swinir.degrade import luma_of
 from swinir.model import SwinIRConfig
 from swinir.pairs import reduced_pair
 from swinir.recipe import TrainConfig, learning_rate
@@ -52,6 +53,22 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(patches, tmp_path):
     assert [row["step"] for row in rows] == [3, 6]
     assert all(row["patches_per_second"] > 0 for row in rows)
     assert (tmp_path / "one" / "curve.png").exists()
+
+
+def test_luma_weighs_as_told(patches, tmp_path):
+    """Steps towards one picture: with luma weighed, what is left of the error is colour more than without."""
+    left = []
+    for weight in (0.0, 4.0):
+        config = dataclasses.replace(CONFIG, luma_weight=weight, learning_rate=1e-3)
+        trainer = Trainer(config, patches, tmp_path / str(weight), CPU)
+        for _ in range(40):
+            trainer.train_step()
+        lr, hr = patches.batch(0, config)
+        with torch.no_grad():
+            error = trainer.model(lr) - hr
+        luma = luma_of(error)
+        left.append(float(luma.abs().mean() / (error - luma).abs().mean()))
+    assert left[1] < 0.95 * left[0]
 
 
 @pytest.mark.filterwarnings("ignore")  # PyTorch's compiler warns of itself
