@@ -149,7 +149,8 @@ def ways_to_compute(
             ways |= {f"openvino {precision}": way for precision, way in openvino_ways(network, size).items()}
     for precision in ("fp32", "auto"):
         up = Upscaler(name, weights=weights, device=device, precision=precision)
-        ways[f"swinir {up.precision}"] = (up.upscale, torch.bfloat16 if up.precision == "bf16" else torch.float32)
+        label = f"swinir {up.precision}{' triton' if up.engine == 'triton' else ''}"
+        ways[label] = (up.upscale, torch.bfloat16 if up.precision == "bf16" else torch.float32)
     return network, ways
 
 

@@ -44,6 +44,8 @@ def degrade(
     photographs = rgb_pictures(data, image_column)
     try:
         pairs = list(degraded_pairs(photographs, scale, how, crops, seed, worn))
+        if not pairs:
+            raise ConfigError(f"{data}: no picture is large enough for pairs of x{scale}")
         for side in ("LR", "HR"):
             (out / side).mkdir(parents=True, exist_ok=True)
         for number, pair in enumerate(pairs):

@@ -19,8 +19,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from swinir.codes import to_codes
 from swinir.resize import CUBIC, LANCZOS3, Kernel, resample
-from swinir.upscaler import to_codes
 
 Rng = np.random.Generator
 Coder = Callable[[Tensor, Rng], Tensor]  # a clip through a video codec drawn by chance, of the same shape

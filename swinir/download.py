@@ -91,9 +91,13 @@ def _download(remote: Remote, path: Path, what: str) -> None:
     part = Part(path.with_name(path.name + ".part"))
     _receive_patiently(remote, part, path, what)
     try:
-        if problem := _no_weights(part.path) or _difference(part.path, remote) or _cut_archive(part.path):
-            raise WeightsError(f"{remote.url} did not give the weights of {what}: {problem}; put the right file at {path}")
-        if remote.sha256 is None:
+        expected = _recorded(remote, path)  # of an earlier download too, whose file is gone
+        if problem := _no_weights(part.path) or _difference(part.path, expected) or _cut_archive(part.path):
+            other = "" if expected == remote else f", or delete {_record_path(path)} to trust what is there now"
+            raise WeightsError(
+                f"{remote.url} did not give the weights of {what}: {problem}; put the right file at {path}{other}"
+            )
+        if expected.sha256 is None:
             seen = {"url": remote.url, "size": part.path.stat().st_size, "sha256": file_sha256(part.path)}
             _record_path(path).write_text(json.dumps(seen))
         os.replace(part.path, path)

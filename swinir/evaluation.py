@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from swinir.codes import as_floats, to_codes
 from swinir.metrics import channels, luma, psnr, psnr_b, psnr_ssim_y, ssim
 from swinir.presets import PRESETS
 from swinir.resize import resize_uint8
-from swinir.upscaler import as_floats, to_codes
 
 PUBLISHED = Path(__file__).with_name("published_scores.json")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -12,14 +13,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from swinir.codes import to_codes
 from swinir.degrade import Coder, Degradation, degrade
 from swinir.resize import resize_uint8
-from swinir.upscaler import to_codes
 
 Picture = NDArray[np.uint8]
 Pair = tuple[Picture, Picture]
 
 CROP = 192  # small pixels, of a degraded pair
+SMALLEST = 16  # small pixels
 FRAMES = 5  # of the clip that it is a frame of: enough for predicted frames and their artifacts
 FASTEST = 8  # large pixels a frame that the camera moves
 
@@ -34,27 +36,33 @@ def reduced_pair(picture: Picture, scale: int) -> Pair:
 def degraded_pairs(
     pictures: Sequence[Picture], scale: int, how: Degradation, per_picture: int, seed: int, coder: Coder | None = None
 ) -> Iterator[Pair]:
-    """(LR, HR) crops, ``per_picture`` of each picture, every one degraded by a draw of its own; the same for the same seed."""
+    """(LR, HR) crops, ``per_picture`` of each picture, every one degraded by a draw of its own; the same for the same seed.
+
+    Pictures too small to be blurred and coded once reduced, under SMALLEST pixels, give none.
+    """
+    step = math.lcm(8, 2 * scale)  # codecs want even sizes, of small pictures too
     for number, picture in enumerate(pictures):
+        if min(picture.shape[:2]) < max(SMALLEST * scale, step):
+            continue
         for index in range(per_picture):
             rng = np.random.default_rng((seed, number, index))
-            clip = panned_clip(picture, CROP * scale, rng)
+            clip = panned_clip(picture, CROP * scale, step, rng)
             small = degrade(clip, scale, how, rng, coder)
             shown = int(rng.integers(len(clip)))
             yield picture_of(small[shown]), picture_of(clip[shown])
 
 
-def panned_clip(picture: Picture, length: int, rng: np.random.Generator) -> Tensor:
+def panned_clip(picture: Picture, length: int, step: int, rng: np.random.Generator) -> Tensor:
     """(FRAMES, 3, L, L) float32 in [0, 1]: what a camera sees that moves evenly over a picture.
 
-    L is ``length``, or the smaller side of the picture, rounded down to a multiple of 8, where that is less.
+    L is ``length``, or the smaller side of the picture where that is less, rounded down to a multiple of ``step``.
     """
     height, width = picture.shape[:2]
-    length = min(length, min(height, width) // 8 * 8)
-    steps = rng.integers(-FASTEST, FASTEST + 1, 2)
+    length = min(length, height, width) // step * step
+    moves = rng.integers(-FASTEST, FASTEST + 1, 2)
     places = []
-    for size, step in zip((height, width), steps, strict=True):
-        way = (FRAMES - 1) * int(step)
+    for size, move in zip((height, width), moves, strict=True):
+        way = (FRAMES - 1) * int(move)
         way = way if size - length >= abs(way) else 0
         start = int(rng.integers(max(0, -way), size - length - max(0, way) + 1))
         places.append([start + way * frame // (FRAMES - 1) for frame in range(FRAMES)])

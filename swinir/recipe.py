@@ -33,9 +33,7 @@ class TrainConfig:
     precision: str = "bf16"  # or fp32
     compile: bool = False  # the blocks, by PyTorch's compiler: half a minute first, and it must be there
     loss: str = "l1"  # the paper's; or l2, which is ahead for the first few hundred steps
-    luma_weight: float = (
-        0.0  # of the same loss on luma, added: lost colour cannot be learned, and drowns luma
-    )
+    luma_weight: float = 0.0  # of the same loss on luma, added: lost colour cannot be learned, and drowns luma
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "milestones", tuple(self.milestones))  # YAML and JSON have lists
@@ -64,6 +62,10 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 
 
 def same_run(state: str, config: TrainConfig) -> bool:
-    """Whether a state's JSON of its TrainConfig is of this run; a setting that is newer than the state has its default."""
+    """Whether a state's JSON of its TrainConfig is of this run; a setting that is newer than the state has its default.
+
+    How the machine at hand computes the steps makes no other run: one may be begun on a CPU and go on on a GPU.
+    """
     defaults = {field.name: field.default for field in fields(TrainConfig) if field.name != "model"}
-    return bool(json.loads(json.dumps(defaults | json.loads(state))) == json.loads(json.dumps(asdict(config))))
+    theirs, ours = (json.loads(text) for text in (json.dumps(defaults | json.loads(state)), json.dumps(asdict(config))))
+    return all(theirs[name] == ours[name] for name in ours.keys() | theirs.keys() if name not in ("precision", "compile"))

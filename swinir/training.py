@@ -47,7 +47,7 @@ class Patches:
         self, pairs: Sequence[Pair], scale: int, patch: int, num_synthetic: int = 0, synthetic_share: float = 0.5
     ) -> None:
         self.scale, self.patch, self.pairs = scale, patch, pairs
-        places = [gradient_places(lr, patch) for lr, _ in self.pairs]
+        places = [gradient_places(lr, patch) for lr, _ in self.pairs] or [(np.zeros((0, 2), np.int64), np.zeros(0))]
         self.places = np.concatenate([np.insert(where, 0, i, axis=1) for i, (where, _) in enumerate(places)])
         energy = np.concatenate([energy for _, energy in places])
         if not len(energy):
@@ -276,14 +276,14 @@ def compile_blocks(model: SwinIR, forward: Callable[[Tensor], Tensor], example: 
 
     Raises ValueError where it cannot.
     """
-    from torch._dynamo.exc import BackendCompilerFailed  # loads the compiler
+    from torch._dynamo.exc import TorchDynamoException  # loads the compiler
 
     for block in model.modules():
         if isinstance(block, Block):
             block.compile(dynamic=False)
     try:
         forward(example).sum().backward()  # type: ignore[no-untyped-call]
-    except BackendCompilerFailed as error:
+    except TorchDynamoException as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"the blocks cannot be compiled here: {reason}; train without compile") from error
     model.zero_grad(set_to_none=True)

@@ -12,19 +12,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from swinir.blocks import fused
+from swinir.blocks import FusedSwinIR, fused
+from swinir.codes import Pictures, as_floats, to_codes
 from swinir.compiled import block_kernel, capabilities
 from swinir.ensemble import SelfEnsemble
 from swinir.model import SwinIR
 from swinir.reuse import TileMemory
 from swinir.spec import ModelSpec, build_spec, load_spec
 from swinir.tiling import blended_bands, overlap_for, round_up
-from swinir.triton_blocks import by_triton
-
-Pictures = NDArray[np.uint8] | NDArray[np.uint16]
+from swinir.triton_blocks import TritonSwinIR, by_triton
 
 # Input pixels that neighbouring tiles share: a body of up to 24 blocks sees less far. With trained lightweight weights 16
 # pixels keep tiled and untiled output 80 dB apart.
@@ -46,9 +44,9 @@ class Upscaler:
     """One model on one device. Every image is cut the same way whatever it is batched with, so its output depends on it alone.
 
     ``scale``, ``name`` (with a "+" for a self-ensemble), ``weights_sha256`` ("" without weights), ``in_chans`` (0 takes any
-    number), ``device``, ``precision`` ("fp32" or "bf16"), ``tile`` (input pixels; smaller once memory ran out),
-    ``nonfinite_tiles`` (how many had to be computed again in fp32). ``warn`` is called with one line where the work goes on
-    but someone should know.
+    number), ``device``, ``precision`` ("fp32" or "bf16"), ``engine`` ("pytorch", "compiled blocks" or "triton"), ``tile``
+    (input pixels; smaller once memory ran out), ``nonfinite_tiles`` (how many had to be computed again in fp32). ``warn`` is
+    called with one line where the work goes on but someone should know.
     May be called from several threads.
     """
 
@@ -58,6 +56,7 @@ class Upscaler:
     in_chans: int
     device: torch.device
     precision: str
+    engine: str
     tile: int
     nonfinite_tiles: int
     warn: Callable[[str], None]
@@ -159,7 +158,9 @@ class Upscaler:
         if self.precision == "bf16" and isinstance(network, SwinIR):
             self._network = rounded = copy.deepcopy(network).set_body_dtype(torch.bfloat16)
             if self.device.type == "cuda":
-                self._network = by_triton(network, rounded)
+                self._network = by_triton(network, rounded, self.tile, batch)
+        engines = {FusedSwinIR: "compiled blocks", TritonSwinIR: "triton"}
+        self.engine = engines.get(type(self._network), "pytorch")
 
     def __call__(self, lr: Pictures) -> Pictures:
         """(H, W, 3), (H, W) or (N, H, W, 3), uint8 or uint16, RGB or grey; the same dtype and layout, ``scale`` times larger.
@@ -288,19 +289,6 @@ class Upscaler:
         with self._lock:
             self.nonfinite_tiles += int((~damaged.isfinite().flatten(1).all(dim=1)).sum())
         return output
-
-
-def as_floats(x: Tensor) -> Tensor:
-    """uint8 or uint16 codes of full range as float32 in [0, 1]; floats as they are."""
-    return x if x.is_floating_point() else x.float() / torch.iinfo(x.dtype).max
-
-
-def to_codes(x: Tensor, dtype: np.dtype[Any]) -> Pictures:
-    """(N, C, H, W) floats in [0, 1] -> (N, H, W, C) codes of full range, rounded half to even and clamped."""
-    peak = int(np.iinfo(dtype).max)
-    codes = (x * peak).round_().clamp_(0, peak).to("cpu", torch.int32)
-    result: Pictures = codes.movedim(1, -1).numpy().astype(dtype)
-    return result
 
 
 def choose_device(name: str) -> torch.device:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from pipeline.dataset.picture import Pixels
+from swinir.codes import as_floats
 from swinir.resize import Kernel, resize_dim, taps, weighed
-from swinir.upscaler import as_floats
 
 ROWS = 256  # in a band of a stored picture
 

@@ -17,8 +17,9 @@ from pipeline.config import ImagesConfig
 from pipeline.dataset.bands import ROWS, Resampler, Store, resample_pixels
 from pipeline.dataset.hidden import filled
 from pipeline.dataset.picture import Pixels
+from swinir.codes import as_floats, to_codes
 from swinir.resize import CUBIC, LANCZOS3
-from swinir.upscaler import Upscaler, as_floats, to_codes
+from swinir.upscaler import Upscaler
 
 # Pictures with a side under this many pixels get a mirrored border, edge repeated, before a network: on 40 pixel crops of Set5
 # lightweight-x2's mean squared error in the outer 4 pixels, against the truth, is 112.9 7.3 45.7 (butterfly bird head) with it,

@@ -12,7 +12,7 @@ import torch
 from av.video.stream import VideoStream
 from torch import Tensor
 
-from swinir.upscaler import to_codes
+from swinir.codes import to_codes
 
 RATE = 25  # frames a second
 

@@ -260,6 +260,18 @@ def test_a_file_nobody_recorded_is_held_to_what_was_first_seen(server, tmp_path)
         fetch(Remote(server.url), path, "tiny-x2")
 
 
+def test_what_was_first_seen_holds_though_the_file_is_gone(server, tmp_path):
+    path = tmp_path / "tiny.pth"
+    fetch(Remote(server.url), path, "tiny-x2")
+    path.unlink()
+    first, server.body = server.body, OTHER
+    with pytest.raises(WeightsError, match=r"sha256 .*delete .*tiny.pth.json to trust what is there now"):
+        fetch(Remote(server.url), path, "tiny-x2")
+    assert not path.exists()
+    server.body = first
+    assert fetch(Remote(server.url), path, "tiny-x2").read_bytes() == first
+
+
 def test_an_archive_cut_short_is_not_what_is_held_to(server, packed, tmp_path):
     assert zipfile.is_zipfile(io.BytesIO(packed))
     server.body, server.faults = packed, ["promise less"]

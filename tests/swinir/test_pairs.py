@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,20 @@ def test_small_and_large_show_the_same_place() -> None:
         assert psnr_ssim_y(resize_uint8(lr, 2), hr, 4)[0] > 38
 
 
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+def test_every_scale_divides_what_a_codec_can_take(scale: int) -> None:
+    pairs = list(degraded_pairs([picture(209, 300), picture(1600, 1700)], scale, Degradation(**NOTHING), 1, seed=0))
+    for lr, hr in pairs:
+        assert hr.shape[:2] == (scale * lr.shape[0], scale * lr.shape[1])
+        assert lr.shape[0] % 2 == lr.shape[1] % 2 == 0
+    assert [lr.shape[0] for lr, _ in pairs] == [208 // math.lcm(8, 2 * scale) * math.lcm(8, 2 * scale) // scale, 192]
+
+
+def test_pictures_too_small_to_be_coded_give_none() -> None:
+    assert not list(degraded_pairs([picture(31, 200), picture(5, 5)], 2, Degradation(), 3, seed=0))
+    assert len(list(degraded_pairs([picture(32, 33)], 2, Degradation(), 3, seed=0))) == 3
+
+
 def test_the_same_seed_gives_the_same_pairs() -> None:
     first, again, other = (list(degraded_pairs([picture(100, 130)], 2, Degradation(), 4, seed)) for seed in (0, 0, 1))
     assert all(np.array_equal(a, b) for one, two in zip(first, again, strict=True) for a, b in zip(one, two, strict=True))
@@ -38,7 +53,7 @@ def test_the_same_seed_gives_the_same_pairs() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_the_camera_moves_evenly_within_the_picture(seed: int) -> None:
     y, x = np.mgrid[:120, :200]
-    frames = panned_clip(np.stack([x, y, y], axis=2).astype(np.uint8), 96, np.random.default_rng(seed))
+    frames = panned_clip(np.stack([x, y, y], axis=2).astype(np.uint8), 96, 8, np.random.default_rng(seed))
     corners = (frames[:, :2, 0, 0] * 255).round()
     assert frames.shape == (5, 3, 96, 96)
     assert len(torch.unique(corners.diff(dim=0), dim=0)) == 1

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -53,6 +55,33 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(patches, tmp_path):
     assert [row["step"] for row in rows] == [3, 6]
     assert all(row["patches_per_second"] > 0 for row in rows)
     assert (tmp_path / "one" / "curve.png").exists()
+
+
+def test_a_run_goes_on_where_steps_are_computed_another_way(patches, tmp_path):
+    trainer = Trainer(CONFIG, patches, tmp_path, CPU)
+    trainer.train_step()
+    trainer.save()
+    assert Trainer(dataclasses.replace(CONFIG, precision="bf16"), patches, tmp_path, CPU).step == 1
+    with pytest.raises(ValueError, match="another training configuration"):
+        Trainer(dataclasses.replace(CONFIG, luma_weight=1.0), patches, tmp_path, CPU)
+
+
+ALONE = """
+import sys
+
+class Without:
+    def find_spec(self, name, *rest):
+        if name.partition(".")[0] in {"safetensors", "platformdirs", "filelock", "ray", "av", "pyarrow", "pydantic", "yaml"}:
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Without())
+import swinir.training
+"""
+
+
+def test_the_loop_needs_torch_numpy_and_pillow_alone():
+    done = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_luma_weighs_as_told(patches, tmp_path):

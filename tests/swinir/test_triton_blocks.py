@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -84,39 +85,86 @@ def test_the_network_itself_is_left_as_it_was():
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
-def test_where_the_kernels_fail_or_lose_the_network_stays(monkeypatch):
+class Trial:
+    """A network in float32, one with its body rounded, and a cache in which nothing was found yet."""
+
+    def __init__(self, folder, monkeypatch):
+        self.network, self.rounded, self.folder = network(), network().set_body_dtype(torch.bfloat16), folder
+        self.times, self.monkeypatch = [], monkeypatch
+
+    def run(self, ratio, stand_in=None):
+        """What is chosen where the kernels take ``ratio`` of PyTorch's time; ``stand_in`` in place of them."""
+
+        def seconds_ratio(*args):
+            self.times.append(ratio)
+            return ratio
+
+        self.monkeypatch.setattr(triton_blocks, "seconds_ratio", seconds_ratio)
+        self.monkeypatch.setattr(
+            triton_blocks, "TritonSwinIR", lambda *args: stand_in or network().set_body_dtype(torch.bfloat16)
+        )
+        return by_triton(self.network, self.rounded, 16, 1, self.folder)
+
+
+@pytest.fixture
+def trial(tmp_path, monkeypatch):
+    return Trial(tmp_path, monkeypatch)
+
+
+def test_the_kernels_are_used_if_they_win_and_the_choice_is_kept(trial):
+    assert trial.run(0.5) is not trial.rounded
+    assert trial.run(2.0) is not trial.rounded
+    assert trial.times == [0.5]
+    assert [path.read_text() for path in trial.folder.rglob("*.json")] == ["true"]
+
+
+def test_kernels_that_win_by_nothing_are_left_out(trial):
+    assert trial.run(0.97) is trial.rounded
+    assert trial.run(0.5) is trial.rounded  # as it was found the first time
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(trial):
+    trial.folder = trial.folder / "file"
+    trial.folder.write_text("")
+    assert trial.run(0.5) is not trial.rounded
+
+
+def without_position_bias():
     model = network()
-    rounded = network().set_body_dtype(torch.bfloat16)
-    times = iter([1.0, 2.0, 0.5, 2.0])  # of PyTorch's way, then of each way to launch the kernels
-    monkeypatch.setattr(triton_blocks, "seconds", lambda network, x: next(times))
-    monkeypatch.setattr(triton_blocks, "TRIAL_PX", 16)
-    monkeypatch.setattr(triton_blocks, "TritonSwinIR", lambda network, *launch: Same(launch))
+    for name, parameter in model.named_parameters():
+        if name.endswith("relative_position_bias_table"):
+            parameter.zero_()
+    return model.set_body_dtype(torch.bfloat16)
 
-    class Same:
-        def __init__(self, launch):
-            self.launch = launch
 
-        def __call__(self, x):
-            return rounded(x)
+@pytest.mark.parametrize("wrong", [lambda x: torch.full((1, 3, 144, 208), torch.nan), without_position_bias()])
+def test_kernels_that_are_wrong_are_left_out(trial, caplog, wrong):
+    with caplog.at_level(logging.WARNING):
+        assert trial.run(0.5, wrong) is trial.rounded
+    assert "going on without them" in caplog.text
 
-    assert by_triton(model, rounded).launch == (torch.bfloat16, triton_blocks.WARPS[1])
-    times = iter([1.0] + 3 * [2.0])
-    assert by_triton(model, rounded) is rounded
-    times = iter([1.0])
-    monkeypatch.setattr(Same, "__call__", lambda self, x: rounded(x) + 1)
-    assert by_triton(model, rounded) is rounded
 
-    def fail(*args):
-        raise RuntimeError("out of resources")
+def test_kernels_that_fail_are_left_out(trial, caplog):
+    def fail(x):
+        raise torch.OutOfMemoryError("CUDA out of memory")
 
-    times = iter([1.0])
-    monkeypatch.setattr(triton_blocks, "TritonSwinIR", fail)
-    assert by_triton(model, rounded) is rounded
+    with caplog.at_level(logging.WARNING):
+        assert trial.run(0.5, fail) is trial.rounded
+    assert "without its Triton kernels: CUDA out of memory" in caplog.text
+
+
+def test_a_picture_of_more_places_than_the_kernels_count_goes_without_them(monkeypatch):
+    model, x = network(), torch.rand(1, 3, 16, 16)
+    monkeypatch.setattr(triton_blocks, "MAX_PLACES", 16 * 16 * 12)
+    monkeypatch.setattr(triton_blocks.PackedBlock, "run", None)
+    with torch.inference_mode():
+        torch.testing.assert_close(TritonSwinIR(model, torch.float32)(x), model(x))
 
 
 COMPILE = """
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
+from swinir.triton_blocks import LAUNCH
 from swinir.triton_kernels import attention_kernel, mlp_kernel
 
 types = {"x_TC": "*bf16", "height": "i32", "width": "i32", "shift": "i32", "num_tokens": "i32"}
@@ -127,9 +175,12 @@ for kernel in (attention_kernel, mlp_kernel):
     names = kernel.arg_names
     signature = {name: "constexpr" if name in values else types.get(name, "*fp32") for name in names}
     constants = {(names.index(name),): values[name] for name in names if name in values}
-    made = compile(ASTSource(kernel, signature, constants), target=GPUTarget("cuda", 90, 32), options={"num_warps": 8})
+    aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name].startswith("*")}
+    source = ASTSource(kernel, signature, constants, aligned)  # as tensors of PyTorch's are
+    made = compile(source, target=GPUTarget("cuda", 90, 32), options=LAUNCH)
     assert "wgmma" in made.asm["ptx"]  # the matrix units of Hopper
     assert made.asm["cubin"]
+    assert made.metadata.shared <= 232448, made.metadata.shared  # bytes that a program may have there
 """
 
 
@@ -148,7 +199,6 @@ def test_on_a_gpu_the_compiled_kernels_are_as_exact_as_pytorch(changes):
         rounded = network(**changes).set_body_dtype(torch.bfloat16).cuda()(x)
         truth = model.double()(x.double())
         model.float()
-        for num_warps in triton_blocks.WARPS:
-            found = TritonSwinIR(model, torch.bfloat16, num_warps)(x)
-            errors = [float((each - truth).square().mean().sqrt()) for each in (found, rounded)]
-            assert errors[0] < 1.2 * errors[1]
+        found = TritonSwinIR(model, torch.bfloat16)(x)
+    errors = [float((each - truth).square().mean().sqrt()) for each in (found, rounded)]
+    assert errors[0] < 1.2 * errors[1]
