@@ -77,8 +77,12 @@ class LocalFolder:
 
     def upload(self, local: Path, key: str) -> None:
         with publishing(self._root / key) as part:
+            # No second copy of a film; callers upload finished files and let go of them. One that is there already, as the
+            # result of another picture, is another file here: who edits one means one.
             try:
-                os.link(local, part)  # no second copy of a film; callers upload finished files and let go of them
+                if local.stat().st_nlink > 1:
+                    raise OSError
+                os.link(local, part)
             except OSError:
                 shutil.copyfile(local, part)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -34,13 +34,21 @@ def lease(destination: str) -> Iterator[None]:
     """Only one job on a local destination; a second fails at once. The lock dies with the process.
 
     In object stores two jobs do the same work twice and publish the same bytes; first-writer-wins commits keep them apart.
+    An OSError of the job becomes an OutputError.
     """
     path = local_path(destination)
-    if path is None:
-        yield
-        return
-    folder = Path(path).parent
-    lock_path = folder / f".{Path(path).name}.lock"
+    with nullcontext() if path is None else _lock(Path(path), destination):
+        try:
+            yield
+        except OSError as error:
+            place = error.filename or destination
+            raise OutputError(f"{place}: {error.strerror or error}; the same command goes on from there") from error
+
+
+@contextmanager
+def _lock(path: Path, destination: str) -> Iterator[None]:
+    folder = path.parent
+    lock_path = folder / f".{path.name}.lock"
     lock = FileLock(lock_path, timeout=0)
     try:
         lock.acquire()
@@ -50,9 +58,6 @@ def lease(destination: str) -> Iterator[None]:
         raise ConfigError(f"cannot write in {folder}: {error.strerror or error}") from error
     try:
         yield
-    except OSError as error:
-        place = error.filename or destination
-        raise OutputError(f"{place}: {error.strerror or error}; the same command goes on from there") from error
     finally:
         lock_path.unlink(missing_ok=True)
         lock.release()

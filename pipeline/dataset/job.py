@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import WEIGHTS_SETTINGS, ImagesConfig
 from pipeline.dataset.card import write_card
 from pipeline.dataset.index import merge_index, removed_keys
+from pipeline.dataset.listing import root_of
 from pipeline.dataset.names import INDEX, REPORT, WORK
 from pipeline.dataset.outputs import remove_strays
 from pipeline.dataset.shards import LISTS, cut_shards, read_list, write_list
@@ -58,12 +59,19 @@ def upscale_images(
             work.delete_all("")
         settings = described(config, model)
         # Without --overwrite, not even --fresh goes where this program never was.
-        if ledger.begin(settings) and not (config.overwrite or (config.fresh and is_ours)):
+        is_new = ledger.begin(settings)
+        if is_new and not (config.overwrite or (config.fresh and is_ours)):
             refuse_foreign(out, ledger)
         ledger.clear_quarantine()
         before = forget_failed(ledger) if config.retry_failed else ledger.committed()
         listener.phase("listing", None)
-        units = list(plan(source, destination, config, work, digest(settings), listener))
+        try:
+            units = list(plan(source, destination, config, work, digest(settings), listener))
+        except MediaError:
+            if is_new:  # the cure may be another setting
+                ledger.discard()
+            raise
+        forget_superseded(ledger, before, {unit.id for unit in units})
         workload = ShardWorkload(source, config, model, work, out)
         done = run(units, workload, ledger, run_units, listener)
         listener.phase("indexing", None)
@@ -82,9 +90,9 @@ def upscale_images(
 
 
 def check_places(source: str, destination: str) -> None:
-    """ConfigError where the destination is the source, or lies in no folder; creates a local one."""
-    if normal_url(source) == normal_url(destination):
-        raise ConfigError(f"{destination} is the source itself; choose another destination")
+    """ConfigError where the destination is the source or holds it, or lies in no folder; creates a local one."""
+    if normal_url(destination) in (normal_url(source), normal_url(root_of(source))):
+        raise ConfigError(f"{destination} is where the source itself is; choose another destination")
     path = local_path(destination)
     if path is not None:
         if not Path(path).parent.is_dir():
@@ -151,6 +159,17 @@ def forget_failed(ledger: Ledger) -> dict[str, dict[str, Any]]:
         ledger.forget(unit_id)
         del records[unit_id]
     return records
+
+
+def forget_superseded(ledger: Ledger, records: dict[str, dict[str, Any]], wanted: Set[str]) -> None:
+    """Take back, from ``records`` too, what no unit of the archive as it is now has a use for, or has lost its rows.
+
+    Were the archive ever as it was before, the results would be there no more, or be those of other bytes.
+    """
+    stored = set(ledger.store.list(ROWS))
+    for unit_id in [unit_id for unit_id, record in records.items() if unit_id not in wanted or record["rows"] not in stored]:
+        ledger.forget(unit_id)
+        del records[unit_id]
 
 
 def run(

@@ -85,6 +85,17 @@ def list_files(url: str, exclude: str | None = None, containers: tuple[str, ...]
         yield look_at(local_url(where), readable(name.rpartition("/")[2]))
 
 
+def root_of(url: str) -> str:
+    """The folder that the keys of ``list_files(url)`` are relative to, links in it followed."""
+    path = local_path(url)
+    where = url if path is None else path
+    if not (has_braces(where) or (has_magic(where) and not is_web(where))) or _exists(where):
+        folder = where if _is_folder(where) else where.rpartition("/")[0]
+    else:
+        folder = _literal_root(where)
+    return os.path.realpath(folder or ".") if path is not None else folder
+
+
 def look_at(url: str, key: str) -> File:
     """One file that was named. Raises MediaError where it is missing or a folder."""
     with explained(url):

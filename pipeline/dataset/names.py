@@ -19,6 +19,7 @@ _LONG = "_long"
 _RESERVED = {INDEX, REPORT, CARD, WORK, _LONG, SHEET.partition("/")[0]}
 _KINDS = (("jpg", "jpeg", "jpe", "jfif"), ("png", "apng"), ("webp",), ("tif", "tiff"), ("bmp", "dib"), ("gif",), ("avif",))
 _ENDING = re.compile(rf"\.({'|'.join(ending for kind in _KINDS for ending in kind)})$", re.IGNORECASE)
+_LIKE_A_RESULT = re.compile(_ENDING.pattern.removesuffix("$") + "~*$", re.IGNORECASE)
 _NUMBERED = re.compile(r"\.(parquet|txt)/\d{9}$", re.IGNORECASE)  # a row of a table, a line of a list
 _OWN_CODE = re.compile(r"%(?=00|25|2E|2F|52|5F)|\0")
 
@@ -27,9 +28,11 @@ def file_path(key: str, ending: str) -> str:
     """Where the result of ``key`` lies in a tree of files; ``ending`` (".png") is that of the format it is written in.
 
     ``a.jpg`` stays ``a.jpg`` as a JPEG and is ``a.jpg.png`` as a PNG, ``scan`` is ``scan.image.png``. Different keys have
-    different paths. No path leaves the folder, or is one of those that this program writes there itself.
+    different paths, and none lies below another. No path leaves the folder, or is one that this program writes there itself.
     """
-    parts = _with_ending(key, ending).split("/")
+    *folders, name = _with_ending(key, ending).split("/")
+    # A folder may be called as a result is: beside a.jpg, another picture is in a.jpg/.
+    parts = [f"{folder}~" if _LIKE_A_RESULT.search(folder) else folder for folder in folders] + [name]
     path = "/".join(_shortened(_safe(part, first=not i)) for i, part in enumerate(parts))
     if len(_utf8(path)) <= PATH_BYTES:
         return path

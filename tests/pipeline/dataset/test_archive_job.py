@@ -144,6 +144,67 @@ def test_what_is_new_is_added_what_changed_is_redone_and_what_is_gone_is_reporte
     assert after == tree(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("output", ["files", "parquet"])
+def test_an_archive_that_is_again_as_it_was_is_done_again(tmp_path: Path, images: Run, output: str) -> None:
+    write_archive(tmp_path / "in", 12)
+    before = (tmp_path / "in/1/new.png", encoded(picture(500)))
+    images(tmp_path / "in", tmp_path / "out", output=output, shard_rows=5)
+    first = tree(tmp_path / "out")
+    before[0].write_bytes(before[1])
+    images(tmp_path / "in", tmp_path / "out", output=output, shard_rows=5)
+    before[0].unlink()
+
+    assert images(tmp_path / "in", tmp_path / "out", output=output, shard_rows=5)["removed"] == ["1/new.png"]
+    after = tree(tmp_path / "out")
+    if output == "files":
+        assert after.pop("1/new.png")
+    assert {name: sha for name, sha in after.items() if not name.startswith("_")} == {
+        name: sha for name, sha in first.items() if not name.startswith("_")
+    }
+
+
+def test_rows_that_are_gone_are_made_again(tmp_path: Path, images: Run) -> None:
+    write_archive(tmp_path / "in", 4)
+    images(tmp_path / "in", tmp_path / "out")
+    first = tree(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out/_swinir/rows")
+    assert images(tmp_path / "in", tmp_path / "out")["images_processed"] > 0
+    assert tree(tmp_path / "out") == first
+
+
+def test_equal_results_are_files_of_their_own(tmp_path: Path, images: Run) -> None:
+    (tmp_path / "in").mkdir()
+    for name in "abc":
+        (tmp_path / f"in/{name}.png").write_bytes(encoded(picture(1)))
+    images(tmp_path / "in", tmp_path / "out")
+    assert [(tmp_path / f"out/{name}.png").stat().st_nlink for name in "abc"] == [1, 1, 1]
+
+
+def test_a_picture_beside_a_folder_of_its_name(tmp_path: Path, images: Run) -> None:
+    (tmp_path / "in/scan.image.png").mkdir(parents=True)
+    (tmp_path / "in/scan").write_bytes(encoded(picture(1)))
+    (tmp_path / "in/scan.image.png/b.png").write_bytes(encoded(picture(2)))
+    assert images(tmp_path / "in", tmp_path / "out")["counts"] == {"ok": 2}
+
+
+@pytest.mark.parametrize("source", ["in/*.png", "in/a.png", "in", "link"])
+def test_originals_are_never_written_over(tmp_path: Path, images: Run, source: str) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.png").write_bytes(encoded(picture(1)))
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    with pytest.raises(ConfigError, match="where the source itself is"):
+        images(tmp_path / source, tmp_path / "in", overwrite=True)
+    assert (tmp_path / "in/a.png").read_bytes() == encoded(picture(1))
+
+
+def test_a_setting_that_was_asked_for_may_be_given_then(tmp_path: Path, images: Run) -> None:
+    (tmp_path / "in").mkdir()
+    with pytest.raises(MediaError, match="nothing is there"):
+        images(tmp_path / "in", tmp_path / "out")
+    (tmp_path / "in/a.png").write_bytes(encoded(picture(1)))
+    assert images(tmp_path / "in", tmp_path / "out", png_level=1)["counts"] == {"ok": 1}
+
+
 def test_b1_a_run_that_dies_anywhere_goes_on_and_gives_the_same_bytes(tmp_path: Path, images: Run) -> None:
     write_archive(tmp_path / "in")
     images(tmp_path / "in", tmp_path / "whole", output="parquet", shard_rows=5)
@@ -227,7 +288,7 @@ def test_requests_that_cannot_be_met_end_before_any_work(tmp_path: Path, images:
     with pytest.raises(MediaError, match="nothing is there"):
         images(tmp_path / "in", tmp_path / "out")
     write_archive(tmp_path / "in", 2)
-    with pytest.raises(ConfigError, match="is the source itself"):
+    with pytest.raises(ConfigError, match="where the source itself is"):
         images(tmp_path / "in", tmp_path / "in")
     with pytest.raises(ConfigError, match="create it first"):
         images(tmp_path / "in", tmp_path / "no/where")
