@@ -45,21 +45,21 @@ KERNELS: tuple[Kernel, ...] = ((box, 2.0), (triangle, 2.0), CUBIC, LANCZOS3)
 class Degradation:
     """How often and how much. Shares are probabilities, pairs are ranges that values are drawn from."""
 
-    blur_share: float = 0.4
+    blur_share: float = 0.2
     blur_sigma: tuple[float, float] = (0.3, 1.2)  # large pixels
     uneven_share: float = 0.4  # of the blurs: not the same in all directions
-    ringing_share: float = 0.05
-    detour_share: float = 0.2  # by another size first
+    ringing_share: float = 0.03
+    detour_share: float = 0.1  # by another size first
     detour_scale: tuple[float, float] = (0.7, 1.2)  # of the small size
-    noise_share: float = 0.25
+    noise_share: float = 0.15
     noise_codes: tuple[float, float] = (0.5, 6.0)  # standard deviation, of 255
     chroma_share: float = 0.1  # colour at half the resolution
     comb_share: float = 0.02  # the two fields of a frame apart
     comb_pixels: tuple[float, float] = (1.0, 4.0)
-    still_share: float = 0.15  # JPEG or WebP
+    still_share: float = 0.1  # JPEG or WebP
     quality: tuple[float, float] = (30.0, 95.0)
-    video_share: float = 0.7
-    again_share: float = 0.1  # all of it but the reduction a first time
+    video_share: float = 0.85
+    again_share: float = 0.05  # all of it but the reduction a first time
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -21,10 +21,9 @@ from swinir.codes import as_floats, to_codes
 from swinir.resize import CUBIC, LANCZOS3
 from swinir.upscaler import Upscaler
 
-# Pictures with a side under this many pixels get a mirrored border, edge repeated, before a network: on 40 pixel crops of Set5
-# lightweight-x2's mean squared error in the outer 4 pixels, against the truth, is 112.9 7.3 45.7 (butterfly bird head) with it,
-# 116.8 12.7 46.8 without, 210.6 21.1 52.2 mirrored without repeating the edge, 123.6 10.2 46.6 with the edge alone. 16 pixels
-# give the same as 8 in the last two.
+# Pictures with a side under this many pixels get a mirrored border, edge repeated, before a network. On crops of Set5, nine a
+# picture, lightweight-x2's mean squared error in the outer 4 pixels, against the truth, is 0.77 to 0.79 of that without it for
+# 33, 37 and 44 pixels, which the network else pads itself, right and bottom, and the same for 40, which are whole windows.
 SMALL_SIDE = 200
 PADDING = 8
 FEW_SAMPLES = 64 << 20  # a picture that may be copied once more
