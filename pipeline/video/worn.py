@@ -12,9 +12,12 @@ import torch
 from av.video.stream import VideoStream
 from torch import Tensor
 
-from swinir.codes import to_codes
+from pipeline.video.frames import from_planes, to_planes
+from swinir.colour import PlaneLayout, planes_to_rgb, rgb_to_planes
+from swinir.degrade import on_codes
 
 RATE = 25  # frames a second
+LAYOUT = PlaneLayout("yuv", 8, chroma_x=1, chroma_y=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +49,20 @@ def worn(clip: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def recoded(clip: Tensor, codec: Codec, quality: int) -> Tensor:
-    """The clip as it is after encoding, YUV 4:2:0 of 8 bits, and decoding; same shape."""
-    pictures = np.ascontiguousarray(to_codes(clip, np.dtype(np.uint8)))
-    height, width = pictures.shape[1:3]
+    """The clip as it is after encoding, YUV 4:2:0 of 8 bits, and decoding; same shape, on the 8-bit grid.
+
+    Colours are converted as the video job does it: FFmpeg's own way darkens by up to two codes, which a network would learn.
+    """
+    height, width = clip.shape[-2:]
     options = codec.options | dict.fromkeys(codec.quality_options, str(quality))
     file = io.BytesIO()
     with av.open(file, "w", format="matroska") as out:
         stream = cast(VideoStream, out.add_stream(codec.name, rate=RATE, options=options))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for picture in pictures:
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        for picture in clip:
+            out.mux(stream.encode(from_planes(rgb_to_planes(picture, LAYOUT), LAYOUT, "yuv420p")))
         out.mux(stream.encode(None))
     file.seek(0)
     with av.open(file, "r") as made:
-        frames = [frame.to_ndarray(format="rgb24") for frame in made.decode(video=0)]
-    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float() / 255
+        frames = [on_codes(planes_to_rgb(to_planes(frame, LAYOUT), LAYOUT)) for frame in made.decode(video=0)]
+    return torch.stack(frames)

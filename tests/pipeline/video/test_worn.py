@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.video.worn import CODECS, Codec, recoded, worn
-from swinir.degrade import filtered, gaussian_kernel
+from swinir.degrade import filtered, gaussian_kernel, luma_of
 
 
 def clip() -> torch.Tensor:
@@ -23,6 +23,13 @@ def test_every_frame_comes_back_worse_with_lower_quality(codec: Codec) -> None:
     assert all(len(error) == 5 for error in errors)
     assert errors[0].mean() < errors[1].mean()
     assert errors[1].max() < 0.1
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
+def test_no_picture_gets_darker(codec: Codec) -> None:
+    """What moved here, a network would learn to move back, on videos where nothing has moved."""
+    drift_codes = 255 * luma_of(recoded(clip(), codec, codec.quality[0]) - clip()).mean()
+    assert abs(drift_codes) < 0.2
 
 
 def test_the_codec_and_its_quality_are_drawn() -> None:
