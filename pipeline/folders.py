@@ -79,12 +79,11 @@ class LocalFolder:
         with publishing(self._root / key) as part:
             # No second copy of a film; callers upload finished files and let go of them. One that is there already, as the
             # result of another picture, is another file here: who edits one means one.
-            try:
-                if local.stat().st_nlink > 1:
-                    raise OSError
-                os.link(local, part)
-            except OSError:
-                shutil.copyfile(local, part)
+            with contextlib.suppress(OSError):
+                if local.stat().st_nlink == 1:
+                    os.link(local, part)
+                    return
+            shutil.copyfile(local, part)
 
     def download(self, key: str, local: Path) -> None:
         with publishing(local) as part:

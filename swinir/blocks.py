@@ -88,7 +88,7 @@ def packed(block: Block, shifted: bool, window_size: int) -> Iterator[Tensor]:
     """
     attn, mlp = block.attn, block.mlp
     dim = attn.proj.in_features
-    scale = torch.ones(3 * dim, 1)
+    scale = attn.qkv.weight.new_ones(3 * dim, 1)
     scale[:dim] = (dim // attn.num_heads) ** -0.5
     yield attn.qkv.weight * block.norm1.weight * scale
     yield (attn.qkv.bias + attn.qkv.weight @ block.norm1.bias) * scale[:, 0]
@@ -105,5 +105,5 @@ def position_bias(bias: Tensor, shifted: bool, window_size: int) -> Tensor:
     """(query * key, heads) to (kinds of windows, heads, 64 keys, 64 queries), masks added, padded with zeros."""
     tokens = window_size**2
     by_key = bias.view(tokens, tokens, -1).permute(2, 1, 0)
-    kinds = by_key[None] + (shift_masks(window_size, window_size // 2)[:, None] if shifted else 0)
+    kinds = by_key[None] + (shift_masks(window_size, window_size // 2).to(bias.device)[:, None] if shifted else 0)
     return F.pad(kinds, (0, TOKENS - tokens, 0, TOKENS - tokens))

@@ -33,7 +33,7 @@ class TrainConfig:
     precision: str = "bf16"  # or fp32
     compile: bool = False  # the blocks, by PyTorch's compiler: half a minute first, and it must be there
     loss: str = "l1"  # the paper's; or l2, which is ahead for the first few hundred steps
-    luma_weight: float = 0.0  # of the same loss on luma, added: lost colour cannot be learned, and drowns luma
+    luma_weight: float = 0.0  # of the same loss on luma, added to that on RGB
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "milestones", tuple(self.milestones))  # YAML and JSON have lists
@@ -67,5 +67,6 @@ def same_run(state: str, config: TrainConfig) -> bool:
     How the machine at hand computes the steps makes no other run: one may be begun on a CPU and go on on a GPU.
     """
     defaults = {field.name: field.default for field in fields(TrainConfig) if field.name != "model"}
-    theirs, ours = (json.loads(text) for text in (json.dumps(defaults | json.loads(state)), json.dumps(asdict(config))))
-    return all(theirs[name] == ours[name] for name in ours.keys() | theirs.keys() if name not in ("precision", "compile"))
+    machine = {"precision": None, "compile": None}
+    theirs, ours = defaults | json.loads(state) | machine, asdict(config) | machine
+    return bool(json.loads(json.dumps(theirs)) == json.loads(json.dumps(ours)))

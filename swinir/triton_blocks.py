@@ -6,15 +6,14 @@ import copy
 import hashlib
 import json
 import logging
-import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -93,20 +92,14 @@ def seconds_ratio(faster: SwinIR, other: SwinIR, x: Tensor, rounds: int = 5) -> 
 def once(path: Path, find: Callable[[], bool]) -> bool:
     """What ``find`` said the first time that any process asked; what it says now where nothing can be kept."""
     try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{path}.lock"):  # which also keeps two processes from timing at once
+                if not path.exists():
+                    path.write_text(json.dumps(find()))
         return bool(json.loads(path.read_text()))
     except (OSError, ValueError):
-        found = find()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent) as part:
-            part.write(json.dumps(found))
-            part.flush()
-            os.link(part.name, path)
-    except FileExistsError:  # another process was first
-        return bool(json.loads(path.read_text()))
-    except OSError:
-        pass
-    return found
+        return find()
 
 
 def name_of(device: torch.device) -> str:
@@ -123,11 +116,10 @@ class TritonSwinIR(SwinIR):
         torch.nn.Module.__init__(self)
         rounded = copy.deepcopy(network).set_body_dtype(dtype)
         self.__dict__.update(rounded.to(memory_format=torch.channels_last).__dict__)  # type: ignore[call-overload]
-        groups: list[Any] = list(copy.deepcopy(network).cpu().layers)
+        groups: list[Any] = list(network.layers)
         blocks = [list(group.residual_group.blocks) for group in groups]
-        like = torch.empty(0, dtype=dtype, device=network.mean.device)
         window = self.config.window_size
-        self._blocks = [[PackedBlock(one, i % 2 == 1, window, like) for i, one in enumerate(many)] for many in blocks]
+        self._blocks = [[PackedBlock(one, i % 2 == 1, window, dtype) for i, one in enumerate(many)] for many in blocks]
 
     def _body(self, shallow: Tensor) -> Tensor:
         dtype = self.norm.weight.dtype
@@ -148,17 +140,17 @@ class TritonSwinIR(SwinIR):
 
 
 class PackedBlock:
-    """The parameters of a float32 block on the CPU as the kernels read them: padded, weights of ``like``'s type and device."""
+    """The parameters of a float32 block as the kernels read them: padded, weights in ``dtype``."""
 
     @torch.no_grad()
-    def __init__(self, block: Block, shifted: bool, window_size: int, like: Tensor) -> None:
+    def __init__(self, block: Block, shifted: bool, window_size: int, dtype: torch.dtype) -> None:
         from swinir.triton_kernels import attention_kernel, mlp_kernel
 
         self._attention, self._mlp = attention_kernel, mlp_kernel
         dim, heads, hidden = block.attn.proj.in_features, block.attn.num_heads, block.mlp.fc1.out_features
         self._shape = dim, heads, window_size, block.norm1.eps
         self._shift = window_size // 2 if shifted else 0
-        self._precision = "ieee" if like.dtype == torch.float32 else "tf32"  # which says nothing to bfloat16
+        self._precision = "ieee" if dtype == torch.float32 else "tf32"  # which says nothing to bfloat16
         c, d, h = padded(dim), padded(dim // heads), -(-hidden // CHUNK) * CHUNK
         self._padded = c, d, h
         qkv, qkv_bias, bias, proj, proj_bias, fc1, fc1_bias, fc2, fc2_bias = packed(block, shifted, window_size)
@@ -170,7 +162,7 @@ class PackedBlock:
             F.pad(fc1.T, (0, h - hidden, 0, c - dim)),
             F.pad(fc2.T, (0, c - dim, 0, h - hidden)),
         )
-        self._qkv, self._proj, self._fc1, self._fc2 = (weight.contiguous().to(like) for weight in weights)
+        self._qkv, self._proj, self._fc1, self._fc2 = (weight.to(dtype).contiguous() for weight in weights)
         biases = (
             F.pad(qkv_bias.view(3, heads, part).transpose(0, 1), (0, d - part)),  # K, 3, D
             bias.transpose(-1, -2),  # kinds, K, queries, keys
@@ -178,8 +170,7 @@ class PackedBlock:
             F.pad(fc1_bias, (0, h - hidden)),
             F.pad(fc2_bias, (0, c - dim)),
         )
-        places = (each.contiguous().to(like.device) for each in biases)
-        self._qkv_bias, self._bias, self._proj_bias, self._fc1_bias, self._fc2_bias = places
+        self._qkv_bias, self._bias, self._proj_bias, self._fc1_bias, self._fc2_bias = (each.contiguous() for each in biases)
 
     def run(self, x_BHWC: Tensor) -> None:
         """(B, H, W, C), contiguous, H and W whole windows; changed in place."""

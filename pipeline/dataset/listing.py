@@ -69,8 +69,7 @@ def list_files(url: str, exclude: str | None = None, containers: tuple[str, ...]
 
     path = local_path(url)
     where = url if path is None else path + "/" * (url.endswith("/") and path != "/")
-    is_pattern = has_braces(where) or (has_magic(where) and not is_web(where))
-    if is_pattern and not _exists(where):
+    if _is_pattern(where):
         root = _literal_root(where)
         names = sorted(set(expand_braces(where[len(root) :])), key=order)
         if not is_web(where) and any(map(has_magic, names)):
@@ -89,10 +88,12 @@ def root_of(url: str) -> str:
     """The folder that the keys of ``list_files(url)`` are relative to, links in it followed."""
     path = local_path(url)
     where = url if path is None else path
-    if not (has_braces(where) or (has_magic(where) and not is_web(where))) or _exists(where):
-        folder = where if _is_folder(where) else where.rpartition("/")[0]
-    else:
+    if _is_pattern(where):
         folder = _literal_root(where)
+    elif _is_folder(where):
+        folder = where
+    else:
+        folder = where.rpartition("/")[0]
     return os.path.realpath(folder or ".") if path is not None else folder
 
 
@@ -108,6 +109,10 @@ def look_at(url: str, key: str) -> File:
             if info["type"] != "directory":
                 return File(key, url, info["size"] or 0, version_of(info))
     raise MediaError(one_line(f"{url}: is a folder, not a file"))
+
+
+def _is_pattern(where: str) -> bool:
+    return (has_braces(where) or (has_magic(where) and not is_web(where))) and not _exists(where)
 
 
 def _exists(where: str) -> bool:

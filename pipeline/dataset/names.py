@@ -18,8 +18,9 @@ PATH_BYTES = 900  # S3 takes 1024 for the whole key, of which the destination ha
 _LONG = "_long"
 _RESERVED = {INDEX, REPORT, CARD, WORK, _LONG, SHEET.partition("/")[0]}
 _KINDS = (("jpg", "jpeg", "jpe", "jfif"), ("png", "apng"), ("webp",), ("tif", "tiff"), ("bmp", "dib"), ("gif",), ("avif",))
-_ENDING = re.compile(rf"\.({'|'.join(ending for kind in _KINDS for ending in kind)})$", re.IGNORECASE)
-_LIKE_A_RESULT = re.compile(_ENDING.pattern.removesuffix("$") + "~*$", re.IGNORECASE)
+_ANY_ENDING = rf"\.({'|'.join(ending for kind in _KINDS for ending in kind)})"
+_ENDING = re.compile(rf"{_ANY_ENDING}$", re.IGNORECASE)
+_LIKE_A_RESULT = re.compile(rf"{_ANY_ENDING}~*$", re.IGNORECASE)
 _NUMBERED = re.compile(r"\.(parquet|txt)/\d{9}$", re.IGNORECASE)  # a row of a table, a line of a list
 _OWN_CODE = re.compile(r"%(?=00|25|2E|2F|52|5F)|\0")
 

@@ -16,7 +16,7 @@ from swinir.curves import plot_curves, read_log
 from swinir.degrade import luma_of
 from swinir.model import SwinIRConfig
 from swinir.pairs import reduced_pair
-from swinir.recipe import TrainConfig, learning_rate
+from swinir.recipe import TrainConfig, learning_rate, same_run
 from swinir.training import Patches, Trainer
 
 CPU = torch.device("cpu")
@@ -64,6 +64,9 @@ def test_a_run_goes_on_where_steps_are_computed_another_way(patches, tmp_path):
     assert Trainer(dataclasses.replace(CONFIG, precision="bf16"), patches, tmp_path, CPU).step == 1
     with pytest.raises(ValueError, match="another training configuration"):
         Trainer(dataclasses.replace(CONFIG, luma_weight=1.0), patches, tmp_path, CPU)
+    theirs = dataclasses.asdict(CONFIG)
+    assert same_run(json.dumps(theirs), CONFIG)
+    assert not same_run(json.dumps(theirs | {"what_a_later_version_has": 1}), CONFIG)
 
 
 ALONE = """
