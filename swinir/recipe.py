@@ -33,7 +33,7 @@ class TrainConfig:
     precision: str = "bf16"  # or fp32
     compile: bool = False  # the blocks, by PyTorch's compiler: half a minute first, and it must be there
     loss: str = "l1"  # the paper's; or l2, which is ahead for the first few hundred steps
-    luma_weight: float = 0.0  # of the same loss on luma, added to that on RGB
+    plain_weight: float = 0.0  # of the mean absolute error on plain colours, added; without it networks move some
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "milestones", tuple(self.milestones))  # YAML and JSON have lists
@@ -45,8 +45,8 @@ class TrainConfig:
             raise ValueError(f"milestones must be parts of the run between 0 and 1, got {list(self.milestones)}")
         if self.loss not in ("l1", "l2"):
             raise ValueError(f"loss must be l1 or l2, got {self.loss!r}")
-        if self.luma_weight < 0:
-            raise ValueError(f"luma_weight must be 0 or more, got {self.luma_weight:g}")
+        if self.plain_weight < 0:
+            raise ValueError(f"plain_weight must be 0 or more, got {self.plain_weight:g}")
         if self.precision not in ("bf16", "fp32"):
             raise ValueError(f"precision must be bf16 or fp32, got {self.precision!r}")
 

@@ -27,13 +27,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from swinir.curves import Row, plot_curves, read_log
-from swinir.degrade import Coder, luma_of
+from swinir.degrade import Coder
 from swinir.metrics import psnr_ssim_y
 from swinir.model import Block, SwinIR
 from swinir.pairs import Pair, Picture, degraded_pairs, picture_of, reduced_pair
 from swinir.recipe import TrainConfig, learning_rate, same_run
 from swinir.synthetic import synthetic_picture
 
+NUM_PLAIN = 4  # pictures of one colour, in a step that asks for them
 GRID = 16  # LR pixels between the places where patches may start, before jitter
 
 
@@ -214,8 +215,8 @@ class Trainer:
         share = len(lr) / self.config.batch_size
         loss = distance(output, hr) * share
         total = loss
-        if self.config.luma_weight:
-            total = loss + self.config.luma_weight * share * distance(luma_of(output), luma_of(hr))
+        if self.config.plain_weight:
+            total = loss + self.config.plain_weight / self.num_ranks * self._plain_error()
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         loss = loss.detach()
@@ -231,6 +232,15 @@ class Trainer:
             for slow, fast in zip(self.average.parameters(), self.model.parameters(), strict=True):
                 slow.lerp_(fast, 1 - decay)
         return 255 * (math.sqrt(loss.item()) if squared else loss.item())
+
+    def _plain_error(self) -> Tensor:
+        """Mean absolute error on a few pictures of one colour each, drawn from all there are; away from their borders."""
+        colours = np.random.default_rng((self.config.seed, self.step, 1)).random((NUM_PLAIN, 3, 1, 1), np.float32)
+        truth = torch.from_numpy(colours).to(self.device)
+        window = self.config.model.window_size
+        output = self._forward(truth.expand(-1, -1, 2 * window, 2 * window).contiguous())
+        border = window // 2 * self.config.model.upscale
+        return (output[..., border:-border, border:-border] - truth).abs().mean()
 
     def _forward(self, lr: Tensor) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
