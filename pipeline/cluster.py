@@ -22,7 +22,7 @@ import ray.exceptions
 from pipeline.driver import Died, Event, Opened, Outcome, Placed, Reported, RunOptions, Signal, run_on_pool
 from pipeline.errors import ConfigError
 from pipeline.ledger import Ledger
-from pipeline.units import Unit, Workload
+from pipeline.units import Cause, Unit, Workload
 from pipeline.worker import Failed, Worker, one_line
 
 _OBJECT_STORE_BYTES = 200_000_000  # descriptions and weights; pixels never go there
@@ -268,7 +268,7 @@ class _RayPool:
             actor.running.pop(unit_id, None)
             return []
         except ray.exceptions.RayTaskError as error:
-            failed = Failed(one_line(error.cause), False, False)
+            failed = Failed(one_line(error.cause), Cause.UNKNOWN)
             actor.running.pop(unit_id, None)
             return [Reported(worker, unit_id, failed) if unit_id else Opened(worker, failed)]
         except ray.exceptions.RayError as error:

@@ -47,6 +47,7 @@ class Assign:
 class Quarantine:
     unit: Unit
     evidence: list[str]
+    innocent: bool = False  # its surroundings failed: another run may do it
 
 
 @dataclass(frozen=True, slots=True)

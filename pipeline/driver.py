@@ -15,7 +15,7 @@ from pipeline.commands import Assign, Command, KillWorker, Policy, Quarantine, S
 from pipeline.errors import ConfigError, MediaError, OutputError
 from pipeline.ledger import Ledger
 from pipeline.scheduler import Scheduler
-from pipeline.units import Unit, Workload
+from pipeline.units import Cause, Unit, Workload
 from pipeline.worker import Committed, Failed, Progress, Report
 
 POLL_S = 0.2
@@ -63,6 +63,7 @@ class Outcome:
     committed: dict[str, dict[str, Any]]
     quarantined: dict[str, list[str]]  # one line per attempt
     interrupted: bool
+    innocent: frozenset[str] = frozenset()  # of the quarantined: storage or a full disk is at fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,7 @@ class _Run:
         self._given_up = {unit_id: lines for unit_id, lines in ledger.quarantined().items() if unit_id not in self._before}
         self._committed: dict[str, dict[str, Any]] = {}
         self._quarantined: dict[str, list[str]] = {}
+        self._innocent: set[str] = set()
         self._num_items: dict[str, int] = {}  # of the units that were assigned
         policy = Policy(
             depth=options.depth,
@@ -172,7 +174,7 @@ class _Run:
 
     def outcome(self) -> Outcome:
         stopped = self.scheduler.interrupted or not self.scheduler.finished
-        return Outcome(self._committed, self._quarantined, stopped)
+        return Outcome(self._committed, self._quarantined, stopped, frozenset(self._innocent))
 
     def _is_done(self, unit: Unit) -> bool:
         if (record := self._before.pop(unit.id, None)) is not None:
@@ -197,15 +199,18 @@ class _Run:
                 self._on_event(Event("assigned", unit.id, worker=worker))
             case Split(unit, parts):
                 self._on_event(Event("split", unit.id, message=f"into {len(parts)} parts"))
-            case Quarantine(unit, evidence):
-                self._give_up(unit, evidence)
+            case Quarantine(unit, evidence, innocent):
+                self._give_up(unit, evidence, innocent)
 
-    def _give_up(self, unit: Unit, evidence: list[str]) -> None:
+    def _give_up(self, unit: Unit, evidence: list[str], innocent: bool) -> None:
         # An attempt that we took for dead may have finished since.
         if (record := self._ledger.record(unit.id)) is not None:
             self._commit(unit.id, record, -1)
             return
-        self._ledger.quarantine(unit.id, evidence)
+        if innocent:
+            self._innocent.add(unit.id)
+        else:
+            self._ledger.quarantine(unit.id, evidence)
         self._quarantined[unit.id] = evidence
         self._on_event(Event("quarantined", unit.id, message=evidence[-1]))
 
@@ -221,9 +226,9 @@ class _Run:
             case Opened(worker, None):
                 self.scheduler.worker_ready(worker, now)
                 self._on_event(Event("worker_started", worker=worker))
-            case Opened(worker, Failed(reason, final, stops_run)):
-                if final or stops_run:
-                    raise (ConfigError if stops_run else MediaError)(reason)
+            case Opened(worker, Failed(reason, cause)):
+                if cause in (Cause.SETTINGS, Cause.INPUT):
+                    raise (ConfigError if cause is Cause.SETTINGS else MediaError)(reason)
                 self._pool.kill(worker)
                 self.scheduler.worker_died(worker, reason, now)
                 self._on_event(Event("worker_died", worker=worker, message=reason))
@@ -241,11 +246,11 @@ class _Run:
             case Committed(record):
                 self.scheduler.unit_done(worker, unit_id, now)
                 self._commit(unit_id, record, worker)
-            case Failed(reason, final, stops_run):
-                if stops_run:
+            case Failed(reason, cause):
+                if cause is Cause.SETTINGS:
                     raise ConfigError(reason)
                 self._on_event(Event("failed", unit_id, worker=worker, message=reason))
-                self.scheduler.unit_raised(worker, unit_id, reason, now, final)
+                self.scheduler.unit_raised(worker, unit_id, reason, now, cause)
 
 
 class _Interrupts:

@@ -5,7 +5,8 @@ Facts go in through the methods named after them; ``decide`` hands out what to d
 - A worker holds up to ``depth`` units. Only its oldest unit must show progress: the younger ones may wait for it.
 - A worker that dies with one unit in hand convicts it; with several, all become suspects, which run alone until cleared.
 - A unit that failed ``max_attempts`` times, or once for good, is split where it can be, and else quarantined. One that killed
-  its worker is split at once, and its parts run alone: each further attempt at all of it would cost a process.
+  its worker is split at once, and its parts run alone: each further attempt at all of it would cost a process. One whose
+  surroundings failed is never split: its parts would fail as well.
 - A lost node is nobody's fault. A unit that keeps losing nodes becomes a suspect all the same.
 - A worker slot whose processes keep dying is closed, so that a broken machine does not convict innocent units.
 """
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from pipeline.commands import Assign, Command, KillWorker, Policy, Quarantine, Split, StartWorker
-from pipeline.units import Unit
+from pipeline.units import Cause, Unit
 
 
 class Phase(Enum):
@@ -124,13 +125,13 @@ class Scheduler:
             state.slot.deaths.clear()
             self._cases.pop(unit_id, None)
 
-    def unit_raised(self, worker: int, unit_id: str, reason: str, now: float, final: bool = False) -> None:
-        """The unit failed and its worker lives. ``final``: another attempt would fail the same way."""
+    def unit_raised(self, worker: int, unit_id: str, reason: str, now: float, cause: Cause = Cause.UNKNOWN) -> None:
+        """The unit failed and its worker lives."""
         if job := self._take(worker, unit_id, now):
             state = self._workers[worker]
             state.num_raises += 1
-            self._charge(job.unit, reason, state.slot, now, final)
-            if state.num_raises >= self.policy.max_raises and not final:
+            self._charge(job.unit, reason, state.slot, now, cause)
+            if state.num_raises >= self.policy.max_raises and cause is Cause.UNKNOWN:
                 for other in state.jobs.values():
                     self._put_back(other.unit)
                 self._remove(worker)
@@ -152,7 +153,7 @@ class Scheduler:
                 if case.num_node_losses <= self.policy.max_node_losses:
                     self._put_back(job.unit)
                 elif case.suspect:
-                    self._charge(job.unit, reason, state.slot, now, False)
+                    self._charge(job.unit, reason, state.slot, now, Cause.UNKNOWN)
                 else:
                     self._suspect(job.unit)
 
@@ -240,7 +241,7 @@ class Scheduler:
             return
         slot.deaths.append(frozenset(unit.id for unit in units))
         if len(units) == 1:
-            self._charge(units[0], reason, slot, now, False, killer=True)
+            self._charge(units[0], reason, slot, now, Cause.UNKNOWN, killer=True)
         else:
             for unit in units:
                 self._case(unit).evidence.append(f"{reason} (not alone)")
@@ -249,14 +250,16 @@ class Scheduler:
         if len(slot.deaths) >= self.policy.max_slot_deaths and len(self._open_slots()) > 1:
             slot.closed = True
 
-    def _charge(self, unit: Unit, reason: str, slot: _Slot, now: float, final: bool, killer: bool = False) -> None:
+    def _charge(self, unit: Unit, reason: str, slot: _Slot, now: float, cause: Cause, killer: bool = False) -> None:
         case = self._case(unit)
         case.evidence.append(reason)
         case.num_failures += 1
         case.slots.append(slot)
         case.suspect = case.suspect or killer
-        parts = self._split(unit) if final or killer or case.num_failures >= self.policy.max_attempts else []
-        if case.num_failures < self.policy.max_attempts and not final and not parts:
+        innocent = cause is Cause.SURROUNDINGS
+        is_over = cause is Cause.INPUT or case.num_failures >= self.policy.max_attempts
+        parts = self._split(unit) if (is_over or killer) and not innocent else []
+        if not is_over and not parts:
             self._num_waits += 1
             heapq.heappush(self._waiting, (now + self._delay_s(case.num_failures), self._num_waits, unit))
             return
@@ -267,7 +270,7 @@ class Scheduler:
             if not self._is_done(part):
                 self._case(part).suspect = killer
                 self._put_back(part)
-        self._verdicts.append(Split(unit, parts) if parts else Quarantine(unit, case.evidence))
+        self._verdicts.append(Split(unit, parts) if parts else Quarantine(unit, case.evidence, innocent))
 
     def _delay_s(self, num_failures: int) -> float:
         return min(self.policy.backoff_s * 2.0 ** (num_failures - 1), self.policy.max_backoff_s)

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Generator
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Protocol
 
 
@@ -23,6 +24,15 @@ class Unit:
     id: str
     num_items: int
     spec: dict[str, Any] = field(hash=False)
+
+
+class Cause(Enum):
+    """Whose fault it is that a unit raised."""
+
+    INPUT = "the unit's: another attempt would fail the same way, a part of it may not"
+    SETTINGS = "of a setting: every unit would fail the same way"
+    SURROUNDINGS = "of storage or a full disk: each part of the unit would fail as well, and later it may succeed"
+    UNKNOWN = "it may be chance, the worker's process, or something in the unit"
 
 
 class Runner(Protocol):

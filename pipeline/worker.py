@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 import traceback
@@ -11,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ConfigError, MediaError, UpscaleError
+from pipeline.errors import ConfigError, MediaError, OutputError, UpscaleError
 from pipeline.ledger import Ledger
-from pipeline.units import Runner, Unit, Workload
+from pipeline.units import Cause, Runner, Unit, Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,7 @@ class Failed:
     """The last report of a unit that raised."""
 
     reason: str  # one line
-    final: bool  # the input is at fault: another attempt would fail the same way
-    stops_run: bool  # a setting is wrong: every unit would fail the same way
+    cause: Cause
 
 
 Report = Progress | Committed | Failed
@@ -89,7 +89,20 @@ class Worker:
 
 def _failed(error: Exception) -> Failed:
     logging.getLogger(__name__).info("%s", "".join(traceback.format_exception(error)))
-    return Failed(one_line(error), isinstance(error, MediaError), isinstance(error, ConfigError))
+    return Failed(one_line(error), cause_of(error))
+
+
+def cause_of(error: Exception) -> Cause:
+    match error:
+        case MediaError():
+            return Cause.INPUT
+        case ConfigError():
+            return Cause.SETTINGS
+        case OutputError():
+            return Cause.SURROUNDINGS
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EMFILE | errno.ENFILE):  # of a folder for temporary files
+            return Cause.SURROUNDINGS
+    return Cause.UNKNOWN
 
 
 def one_line(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import time
@@ -84,6 +85,8 @@ def misbehave(fault: str, unit: Unit) -> None:
             raise Unpicklable
         case "media":
             raise MediaError(f"{unit.id}: the file is truncated at frame 3")
+        case "full":
+            raise OSError(errno.ENOSPC, "No space left on device")
         case "config":
             raise ConfigError("--crf 99 is out of range; use 0 to 51")
         case "exit":

@@ -191,14 +191,20 @@ def run(
         listener.phase("upscaling", sum(unit.num_items for unit in left))
         outcome = run_units(left, workload, ledger, options, listener.event)
         records |= outcome.committed
-        if outcome.interrupted:
-            done = sum(unit.id in records for unit in whole.values())
-            raise InterruptedRunError(f"stopped at {done} of {len(whole)} shards; the same command goes on from there")
         for unit in left:
             if unit.id not in records and (found := killers(unit, outcome, workload)):
                 crashed = unit.spec["crashed"] | found
                 workload.work.write(mark_of(unit), json.dumps(crashed).encode())
                 whole[unit.spec["list"]] = with_crashed(unit, crashed)
+        if outcome.interrupted:
+            done = sum(unit.id in records for unit in whole.values())
+            raise InterruptedRunError(f"stopped at {done} of {len(whole)} shards; the same command goes on from there")
+        if outcome.innocent:
+            left = [unit for unit in whole.values() if unit.id not in records]
+            reason = outcome.quarantined[min(outcome.innocent)][-1].removesuffix("; run the same command again to resume")
+            raise OutputError(
+                f"{len(left)} of {len(whole)} shards are not done: {reason}; the others are kept, and the same command goes on"
+            )
     lost = next((unit for unit in whole.values() if unit.id not in records), None)
     if lost is not None:
         raise OutputError(
@@ -211,6 +217,8 @@ def run(
 def killers(unit: Unit, outcome: Outcome, workload: ShardWorkload) -> dict[str, str]:
     """The numbers of a unit's pictures that were given up alone, each with the reason."""
     if unit.id in outcome.quarantined:
+        if unit.id in outcome.innocent:
+            return {}
         return {str(unit.spec["start"]): outcome.quarantined[unit.id][-1]}
     if unit.id in outcome.committed:
         return {}

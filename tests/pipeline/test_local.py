@@ -86,6 +86,16 @@ def test_a_bad_item_is_isolated_by_halving(store: Store) -> None:
     assert len(list(store.list("out"))) == num_outputs, "parts that are done are not done again"
 
 
+def test_a_full_disk_is_blamed_on_no_item(store: Store) -> None:
+    units = make_units(3, {0: "full once", 1: "full"}, num_items=8)
+    outcome = run(store, units)
+    assert sorted(outcome.committed) == ["u000", "u002"]
+    assert (list(outcome.quarantined), outcome.innocent) == (["u001"], {"u001"}), "in parts it would fail as well"
+    assert outcome.quarantined["u001"][-1].startswith("OSError: [Errno 28] No space left on device")
+    units[1].spec["fault"] = ""
+    assert len(run(store, units).committed) == 3, "the next run tries it again"
+
+
 def test_a_wrong_setting_stops_the_run(store: Store) -> None:
     with pytest.raises(ConfigError, match="--crf 99 is out of range; use 0 to 51"):
         run(store, make_units(4, {0: "config"}))

@@ -12,10 +12,11 @@ import pytest
 
 from pipeline.commands import Assign, KillWorker, Policy, Quarantine, Split, StartWorker
 from pipeline.scheduler import Scheduler
-from pipeline.units import Unit
+from pipeline.units import Cause, Unit
 
 NUM_SCHEDULES = 10_000
-FAULTS = ("raise", "die", "hang", "raise once", "die once", "refuse")
+CAUSES = {"raise": Cause.UNKNOWN, "refuse": Cause.INPUT, "starve": Cause.SURROUNDINGS}
+FAULTS = (*CAUSES, "die", "hang", "raise once", "die once")
 
 
 def make_unit(number: int, num_items: int = 1) -> Unit:
@@ -100,7 +101,8 @@ class World:
                 assert sum(unit.id in other for other in self.living.values()) == 1, "one attempt at a time"
                 self.attempts[unit.id] = self.attempts.get(unit.id, 0) + 1
                 self.begin(worker, unit)
-            case Quarantine(unit, evidence):
+            case Quarantine(unit, evidence, innocent):
+                assert not innocent or self.faults[unit.id] == "starve"
                 assert unit.id not in self.committed
                 assert unit.id not in self.quarantined
                 assert evidence
@@ -117,8 +119,8 @@ class World:
         self.at(delay / 2, "beat", worker, unit.id)
         if fault == "die":
             self.at(delay, "die", worker)
-        elif fault in ("raise", "refuse"):
-            self.at(delay, "raise", worker, unit.id, fault == "refuse")
+        elif fault in CAUSES:
+            self.at(delay, "raise", worker, unit.id, CAUSES[fault])
         elif fault == "":
             self.at(delay, "done", worker, unit.id)
 
@@ -140,10 +142,10 @@ class World:
             self.committed.add(unit_id)
         self.scheduler.unit_done(worker, unit_id, self.now)  # late ones too: the scheduler must ignore them
 
-    def on_raise(self, worker: int, unit_id: str, final: bool) -> None:
+    def on_raise(self, worker: int, unit_id: str, cause: Cause) -> None:
         if worker in self.living:
             self.living[worker].discard(unit_id)
-        self.scheduler.unit_raised(worker, unit_id, "raised", self.now, final)
+        self.scheduler.unit_raised(worker, unit_id, "raised", self.now, cause)
 
     def on_die(self, worker: int) -> None:
         self.living.pop(worker, None)
@@ -296,8 +298,16 @@ def test_a_worker_may_wait_for_a_machine_for_ever_but_not_hang_while_opening() -
 def test_a_final_error_is_not_tried_again() -> None:
     scheduler = Scheduler([make_unit(0)], Policy(), 1)
     drive(scheduler)
-    scheduler.unit_raised(0, "u0", "MediaError: truncated", 1, final=True)
+    scheduler.unit_raised(0, "u0", "MediaError: truncated", 1, Cause.INPUT)
     assert Quarantine(make_unit(0), ["MediaError: truncated"]) in scheduler.decide(1)
+
+
+def test_a_unit_whose_surroundings_fail_is_tried_again_and_never_split() -> None:
+    scheduler = Scheduler([make_unit(0, 8)], Policy(backoff_s=0), 1, lambda unit: [make_unit(n) for n in range(8)])
+    for attempt in range(Policy().max_attempts):
+        assert assigned(drive(scheduler, attempt)) == [(0, "u0")], "and its worker is kept"
+        scheduler.unit_raised(0, "u0", "no space left", attempt, Cause.SURROUNDINGS)
+    assert scheduler.decide(9)[0] == Quarantine(make_unit(0, 8), ["no space left"] * 3, innocent=True)
 
 
 def test_a_lost_node_is_charged_to_nobody_until_it_becomes_a_habit() -> None:

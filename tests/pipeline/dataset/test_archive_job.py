@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from pipeline import local
 from pipeline.config import ImagesConfig
 from pipeline.dataset import workload
 from pipeline.dataset.job import upscale_images
-from pipeline.errors import ConfigError, MediaError
+from pipeline.driver import RunOptions
+from pipeline.errors import ConfigError, MediaError, OutputError
 from pipeline.storage import Store
 from tests.pipeline.video.conftest import Listening
+from tests.s3 import S3Server
 
 Run = Callable[..., dict[str, Any]]
 
@@ -270,6 +273,28 @@ def test_from_bucket_to_bucket(tmp_path: Path, images: Run, s3_url: str) -> None
     for key, digest in tree(tmp_path / "out").items():
         if not key.startswith(("_", "README")):
             assert hashlib.sha256(out.read(key)).hexdigest() == digest
+
+
+@pytest.mark.parametrize("broken", ["in", "out"])
+def test_storage_that_fails_costs_no_picture_its_row(
+    tmp_path: Path, images: Run, s3_url: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    monkeypatch.setattr("pipeline.retry.DELAYS_S", (0.01,))
+    monkeypatch.setattr("pipeline.dataset.job.RunOptions", partial(RunOptions, backoff_s=0.01))
+    store = Store(f"{s3_url}/in")
+    files = write_archive(tmp_path / "in")
+    for name, data in files.items():
+        store.write(name, data)
+    method, one = {"in": "GET", "out": "PUT"}[broken], f"/{broken}/1/picture 19.png"
+    s3.rule = lambda verb, path: 503 if verb == method and path.endswith(one) else None
+    with pytest.raises(
+        OutputError, match=r"^1 of 10 shards are not done: cannot .*: \[Errno 16\] busy; the others are kept, and the same"
+    ):
+        images(f"{s3_url}/in", f"{s3_url}/out", shard_rows=5)
+    s3.rule = None
+    report = images(f"{s3_url}/in", f"{s3_url}/out", shard_rows=5)
+    assert (report["counts"].get("crashed"), report["images"]) == (None, len(files))
+    assert report["images_processed"] <= 5
 
 
 def test_sizes_are_skipped_or_reached_as_told(tmp_path: Path, images: Run) -> None:
