@@ -19,6 +19,10 @@ from pipeline.storage import local_path, version_of
 
 CONTAINERS = (".tar", ".parquet")
 OUR_NAMES = frozenset({"_swinir", "_index.parquet", "__card__"})  # what this program leaves in a folder of results
+_SIDE_ENDINGS = frozenset({
+    ".aae", ".cls", ".csv", ".db", ".htm", ".html", ".ini", ".json", ".jsonl", ".log", ".md", ".md5", ".npy", ".npz",
+    ".sha256", ".tsv", ".txt", ".xml", ".xmp", ".yaml", ".yml",
+})  # fmt: skip
 _LOOK_THREADS = 16
 
 
@@ -44,6 +48,12 @@ Order = Callable[[str], str]
 def is_hidden(name: str) -> bool:
     """Whether a name within a folder is never listed: it begins with a dot, or is ours."""
     return name.startswith(".") or name in OUR_NAMES
+
+
+def is_side_file(key: str) -> bool:
+    """Whether a file only accompanies pictures, such as ``.json`` and ``.xmp``: nobody expects it to be one."""
+    name = key.rpartition("/")[2]
+    return os.path.splitext(name)[1].lower() in _SIDE_ENDINGS or name == "LICENSE"
 
 
 def readable(text: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.dataset.reading import explained, opened
+from pipeline.dataset.reading import NoPictureError, explained, opened
 from pipeline.errors import ConfigError
 
 _BUFFER_BYTES = 1 << 20
@@ -109,7 +109,7 @@ def choose_column(schema: Any, url: str, image_column: str | None, url_column: s
     """The column of pictures: the one that was asked for, or the only one that can be meant.
 
     That is, in this order, a Hugging Face image feature, a struct with ``bytes``, binary, or strings with a name like
-    ``image_url``. Raises ConfigError where that is not exactly one.
+    ``image_url``. Raises ConfigError where there are several or the one asked for is none, NoPictureError where there is none.
     """
     kinds: dict[str, str] = {field.name: _kind(field.type) for field in schema}
     columns = ", ".join(kinds) or "none"
@@ -130,7 +130,7 @@ def choose_column(schema: Any, url: str, image_column: str | None, url_column: s
         return names[0]
     if names:
         raise ConfigError(f"{url} has several columns that may hold the pictures: {', '.join(names)}; choose by --image-column")
-    raise ConfigError(
+    raise NoPictureError(
         f"{url} has no column of pictures (its columns are {columns}); name one by --image-column or --url-column, "
         "or leave the file out with a glob"
     )

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.dataset.images import read_picture
+from pipeline.dataset.listing import is_side_file
 from pipeline.dataset.picture import Limits, PictureError, Pixels
-from pipeline.dataset.reading import one_line
-from pipeline.dataset.sources import Item, is_side_file, open_source, read_ahead
+from pipeline.dataset.reading import NoPictureError, one_line
+from pipeline.dataset.sources import Item, open_source, read_ahead
 from pipeline.errors import ConfigError, MediaError
 from pipeline.stages import in_parallel
 
@@ -29,7 +30,8 @@ def rgb_pictures(url: str, image_column: str | None = None) -> list[NDArray[np.u
     items = (item for item in source.items() if not is_side_file(item.key))
     threads = os.cpu_count() or 1
     with ThreadPoolExecutor(threads) as pool:
-        pictures = list(in_parallel(pool, _decoded, read_ahead(source, items, threads, _BUDGET_BYTES), 2 * threads))
+        read = (one for one in read_ahead(source, items, threads, _BUDGET_BYTES) if not isinstance(one[1], NoPictureError))
+        pictures = list(in_parallel(pool, _decoded, read, 2 * threads))
     if not pictures:
         raise ConfigError(f"{url} holds no pictures")
     return pictures

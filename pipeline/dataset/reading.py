@@ -85,6 +85,10 @@ def explained(url: str) -> Iterator[None]:
         raise MediaError(one_line(f"{url}: cannot be read: {reason}")) from error
 
 
+class NoPictureError(MediaError):
+    """An input that holds no picture, and need not."""
+
+
 def one_line(text: str) -> str:
     return " ".join(text.split())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import urllib.parse
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from typing import Protocol
 
 from pipeline.dataset.listing import CONTAINERS, File, list_files, look_at
 from pipeline.dataset.parquet import PictureColumn
-from pipeline.dataset.reading import is_web, one_line, opened, place_of, read_bytes, read_range
-from pipeline.dataset.tar import list_members
+from pipeline.dataset.reading import NoPictureError, is_web, one_line, opened, place_of, read_bytes, read_range
+from pipeline.dataset.tar import Member, list_members
 from pipeline.errors import ConfigError, MediaError, OutputError
 from pipeline.stages import in_parallel
 from pipeline.storage import local_path
@@ -22,16 +22,13 @@ from pipeline.storage import local_path
 MAX_BYTES = 4 << 30  # of a picture's file; a longer one is something else, and would not fit into memory
 
 _PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip", ".7z", ".rar")
-_SIDE_ENDINGS = frozenset({
-    ".aae", ".cls", ".csv", ".db", ".htm", ".html", ".ini", ".json", ".jsonl", ".log", ".md", ".md5", ".npy", ".npz",
-    ".sha256", ".tsv", ".txt", ".xml", ".xmp", ".yaml", ".yml",
-})  # fmt: skip
 _LIST_THREADS = 4
 _BATCH_FILES = 1000
 _OPEN_COLUMNS = 4
 _UNKNOWN_BYTES = 1 << 20
 _WAITING_PER_THREAD = 16
 _PROBLEM = "!"  # begins the ``member`` of an item that cannot be read; the reason follows
+_ASIDE = "-"  # begins that of one that nobody takes for a picture
 _CHUNK_BYTES = 1 << 20
 
 
@@ -56,9 +53,6 @@ class Item:
 class Source(Protocol):
     """An archive. ``items`` is for the driver; ``read`` may be called from several threads, on any machine."""
 
-    ignored: Counter[str]
-    """What tar files hold besides pictures, by ending; complete when ``items`` is."""
-
     def items(self) -> Iterator[Item]:
         """All inputs with strictly rising keys, as a stream: memory holds a folder's names or the members of a few tars.
 
@@ -69,7 +63,8 @@ class Source(Protocol):
     def read(self, item: Item) -> bytes:
         """The bytes of an item.
 
-        Raises MediaError where it cannot be had, OutputError where storage keeps failing or the item's container has changed.
+        Raises MediaError where it cannot be had, NoPictureError of them where nobody expects a picture, and OutputError where
+        storage keeps failing or the item's container has changed.
         """
         ...
 
@@ -87,23 +82,15 @@ def open_source(url: str, image_column: str | None = None, url_column: str | Non
     return _Archive(url, image_column, url_column, exclude)
 
 
-def is_side_file(key: str) -> bool:
-    """Whether a file only accompanies pictures, such as ``.json`` and ``.xmp``: nobody expects it to be one."""
-    name = key.rpartition("/")[2]
-    return os.path.splitext(name)[1].lower() in _SIDE_ENDINGS or name == "LICENSE"
-
-
 class _Archive:
     def __init__(self, url: str, image_column: str | None, url_column: str | None, exclude: str | None) -> None:
         self._url, self._columns, self._exclude = url, (image_column, url_column), exclude
         self._is_list = url.lower().endswith(".txt")
-        self.ignored: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._opened: OrderedDict[str, PictureColumn] = OrderedDict()
         self._known: dict[str, str] = {}
 
     def items(self) -> Iterator[Item]:
-        self.ignored.clear()
         last = ""
         with ThreadPoolExecutor(_LIST_THREADS) as pool:
             files = list_files(self._url, self._exclude, (*CONTAINERS, ".txt") if self._is_list else CONTAINERS)
@@ -120,6 +107,8 @@ class _Archive:
     def read(self, item: Item) -> bytes:
         if item.member.startswith(_PROBLEM):
             raise MediaError(item.member.removeprefix(_PROBLEM))
+        if item.member.startswith(_ASIDE):
+            raise NoPictureError(item.member.removeprefix(_ASIDE))
         if item.size_bytes > MAX_BYTES:
             raise MediaError(
                 one_line(f"{item.url}: {item.size_bytes} bytes are more than any picture has; the limit is {MAX_BYTES}")
@@ -151,18 +140,20 @@ class _Archive:
             if self._is_list:
                 return _urls(first, ((row, line) for row, line in enumerate(_lines(first.url)) if line.strip()))
             return self._members(first) if _ending(first.url) == ".tar" else self._rows(first)
+        except NoPictureError as error:
+            if _ending(self._url) == _ending(first.url):  # asked for by name, not come across in a folder
+                raise ConfigError(str(error)) from error
+            return [Item(f"{first.key}/", first.url, f"{_ASIDE}{error}", 0, first.version)]
         except MediaError as error:
             return [_problem(f"{first.key}/", first, str(error))]
 
     def _members(self, file: File) -> list[Item]:
         found = list_members(file.url)
-        with self._lock:
-            self.ignored += found.ignored
         problem = one_line(f"{file.url}: the tar is damaged or cut short: {found.damage}; what is missing cannot be told")
         damage = [_problem(f"{file.key}/", file, problem)] if found.damage else []
         return damage + [
-            Item(f"{file.key}/{member.name}", file.url, str(member.offset), member.size_bytes, file.version)
-            for member in found.pictures
+            Item(f"{file.key}/{member.name}", file.url, _place(member, file.url), member.size_bytes, file.version)
+            for member in found.files
         ]
 
     def _rows(self, file: File) -> Iterator[Item]:
@@ -207,6 +198,13 @@ def _batches(files: Iterable[File], is_container: Callable[[File], bool]) -> Ite
 
 def _problem(key: str, file: File, reason: str) -> Item:
     return Item(key, file.url, _PROBLEM + reason, 0, file.version)
+
+
+def _place(member: Member, url: str) -> str:
+    """What ``Source.read`` needs to find a member of the tar ``url``."""
+    if member.problem or member.aside:
+        return f"{_PROBLEM if member.problem else _ASIDE}{one_line(f'{url}: {member.name}: {member.problem or member.aside}')}"
+    return str(member.offset)
 
 
 def _ending(url: str) -> str:

@@ -23,10 +23,12 @@ from pipeline.dataset.encoding import write_picture
 from pipeline.dataset.enlarge import check, enlarge_many, target_size
 from pipeline.dataset.images import read_picture
 from pipeline.dataset.index import Row, write_rows
+from pipeline.dataset.listing import is_side_file
 from pipeline.dataset.outputs import open_output
 from pipeline.dataset.picture import Encoding, Limits, Picture, PictureError, Pixels
+from pipeline.dataset.reading import NoPictureError
 from pipeline.dataset.shards import read_list
-from pipeline.dataset.sources import Item, Source, is_side_file, open_source, read_ahead
+from pipeline.dataset.sources import Item, Source, open_source, read_ahead
 from pipeline.dataset.streamed import enlarge_to_file, is_large
 from pipeline.errors import MediaError
 from pipeline.stages import ahead, in_parallel, pulsed
@@ -186,7 +188,8 @@ class ShardRunner:
                         continue
                     _, data = next(read)
                     if isinstance(data, MediaError):
-                        yield replace(row, status="read_error", error=str(data)), None
+                        status = "skipped" if isinstance(data, NoPictureError) else "read_error"
+                        yield replace(row, status=status, error=str(data)), None
                         continue
                     row = replace(row, source_sha256=hashlib.sha256(data).hexdigest(), source_bytes=len(data))
                     yield row, None if _same(row) in seen else data

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import tarfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -273,6 +274,21 @@ def test_from_bucket_to_bucket(tmp_path: Path, images: Run, s3_url: str) -> None
     for key, digest in tree(tmp_path / "out").items():
         if not key.startswith(("_", "README")):
             assert hashlib.sha256(out.read(key)).hexdigest() == digest
+
+
+def test_everything_in_a_tar_but_fields_of_samples_is_a_row(tmp_path: Path, images: Run) -> None:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        for name, content in {"a.png": encoded(picture(1)), "a.json": b"{}", "b.png": b"", "c": b"", "d.mp4": b"film"}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    (tmp_path / "in.tar").write_bytes(data.getvalue())
+    images(tmp_path / "in.tar", tmp_path / "out", output="webdataset")
+    found = {row["key"]: row["status"] for row in rows(tmp_path / "out")}
+    assert found == {
+        "in.tar/a.png": "ok", "in.tar/b.png": "decode_error", "in.tar/c": "skipped", "in.tar/d.mp4": "skipped",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("broken", ["in", "out"])

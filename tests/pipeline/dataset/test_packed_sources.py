@@ -25,7 +25,7 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "DELAYS_S", (0.01,) * 3)
 
 
-def tar(members: dict[str, bytes], links: dict[str, str] | None = None) -> bytes:
+def tar(members: dict[str, bytes], links: dict[str, str] | None = None, kind: bytes = tarfile.LNKTYPE) -> bytes:
     sink = io.BytesIO()
     with tarfile.open(fileobj=sink, mode="w") as file:
         for name, data in members.items():
@@ -34,7 +34,7 @@ def tar(members: dict[str, bytes], links: dict[str, str] | None = None) -> bytes
             file.addfile(info, io.BytesIO(data))
         for name, target in (links or {}).items():
             info = tarfile.TarInfo(name)
-            info.type, info.linkname = tarfile.LNKTYPE, target
+            info.type, info.linkname = kind, target
             file.addfile(info)
     return sink.getvalue()
 
@@ -65,11 +65,10 @@ def test_pictures_of_webdataset_shards_are_found_by_ending_or_first_bytes(store_
     store.write("1.tar", tar({"./d e/\u6771.PNG": b"1", "._f.png": b"2", "g" * 200 + ".webp": b"", "d e//\u6771.PNG": b"3"}))
     url = f"{store_url}/{{0..1}}.tar"
     assert contents(url) == {
-        "0.tar/b.jpg": b"not one, though", "0.tar/odd": JPEG, "1.tar/d e/\u6771.PNG": b"3", f"1.tar/{'g' * 200}.webp": b"",
+        "0.tar/b.jpg": b"not one, though", "0.tar/odd": JPEG,
+        "0.tar/x.bin": f"{store_url}/0.tar: x.bin: no picture, by its name and its first bytes",
+        "1.tar/d e/\u6771.PNG": b"3", f"1.tar/{'g' * 200}.webp": b"",
     }  # fmt: skip
-    source = open_source(url)
-    assert len(list(source.items())) == 4
-    assert source.ignored == {".json": 1, ".cls": 1, ".bin": 1, ".png": 1, "replaced": 1}
 
 
 def test_keys_rise_across_tars_and_files_whose_names_begin_alike(store_url: str) -> None:
@@ -82,9 +81,20 @@ def test_keys_rise_across_tars_and_files_whose_names_begin_alike(store_url: str)
     ]  # fmt: skip
 
 
-def test_a_hard_link_in_a_tar_is_the_picture_it_names(tmp_path: Path) -> None:
-    (tmp_path / "a.tar").write_bytes(tar({"a.png": b"one"}, {"b.png": "a.png", "c.png": "missing.png"}))
-    assert contents(str(tmp_path / "a.tar")) == {"a.tar/a.png": b"one", "a.tar/b.png": b"one"}
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE])
+def test_a_link_in_a_tar_is_the_picture_it_leads_to(tmp_path: Path, kind: bytes) -> None:
+    up = "../" if kind == tarfile.SYMTYPE else ""  # a hard link names its target from the root
+    links = {"b/c.png": f"{up}b.png", "b.png": "./a.png", "d.png": "missing.png", "e.png": "e.png", "f.png": "../a.png"}
+    (tmp_path / "a.tar").write_bytes(tar({"a.png": b"one"}, links, kind))
+    where = f"{tmp_path}/a.tar: "
+    assert contents(str(tmp_path / "a.tar")) == {
+        "a.tar/a.png": b"one",
+        "a.tar/b.png": b"one",
+        "a.tar/b/c.png": b"one",
+        "a.tar/d.png": f"{where}d.png: a link to 'missing.png', which is not in the tar",
+        "a.tar/e.png": f"{where}e.png: a link to 'e.png', which is not in the tar",
+        "a.tar/f.png": f"{where}f.png: a link to '../a.png', which is not in the tar",
+    }
 
 
 @pytest.mark.parametrize(
@@ -191,8 +201,18 @@ def test_the_column_that_hugging_face_calls_an_image_is_the_one(tmp_path: Path) 
     (tmp_path / "a.parquet").write_bytes(parquet(columns, metadata=note))
     assert list(contents(str(tmp_path)).values()) == [b"p"]
     (tmp_path / "b.parquet").write_bytes(parquet({"n": pa.array([1])}))
-    with pytest.raises(ConfigError, match="no column of pictures"):
-        contents(str(tmp_path))
+    message = f"{tmp_path}/b.parquet has no column of pictures \\(its columns are n\\); name one by --image-column"
+    with pytest.raises(ConfigError, match=message):
+        contents(str(tmp_path / "b.parquet"))
+
+
+def test_a_table_of_no_pictures_beside_others_is_one_row(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(parquet({"n": pa.array([1])}))
+    (tmp_path / "b.png").write_bytes(b"b")
+    found = contents(str(tmp_path))
+    assert found.pop("b.png") == b"b"
+    assert str(found.pop("a.parquet/")).startswith(f"{tmp_path}/a.parquet has no column of pictures")
+    assert not found
 
 
 def test_a_file_that_is_no_parquet_is_one_row(tmp_path: Path) -> None:

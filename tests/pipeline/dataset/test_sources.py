@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from moto.s3.models import s3_backends
 
 from pipeline import retry
-from pipeline.dataset.listing import list_files
+from pipeline.dataset.listing import is_side_file, list_files
 from pipeline.dataset.patterns import Patterns, expand_braces
-from pipeline.dataset.sources import Item, is_side_file, open_source, read_ahead
+from pipeline.dataset.sources import Item, open_source, read_ahead
 from pipeline.errors import ConfigError, MediaError, OutputError
 from pipeline.storage import Store
 from tests.s3 import S3Server
