@@ -87,5 +87,6 @@ def tell(report: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(report, ensure_ascii=False))
         return
     counts = ", ".join(f"{status} {count}" for status, count in report["counts"].items())
-    print(f"{report['destination']}: {report['images_processed']} images processed in {report['seconds']:.1f} s")
+    known = f", {report['images_known']} taken over," if report["images_known"] else ""
+    print(f"{report['destination']}: {report['images_processed']} images processed{known} in {report['seconds']:.1f} s")
     print(f"{report['images']} images: {counts}")

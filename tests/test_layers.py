@@ -36,7 +36,7 @@ ORDER = [
     "dataset.picture", "dataset.animation", "dataset.images", "dataset.pixels",
     "dataset.encoding", "dataset.hidden", "dataset.bands",
     "dataset.enlarge", "dataset.names", "dataset.index", "dataset.containers", "dataset.outputs", "dataset.sheet",
-    "dataset.streamed", "dataset.workload", "dataset.card",
+    "dataset.streamed", "dataset.known", "dataset.workload", "dataset.card",
     "dataset.job", "video.cuts", "video.packing", "video.frames", "video.hdr", "video.header", "video.tags",
     "video.decoder", "video.combing", "video.cropping", "video.scenes", "video.times", "video.truncation", "video.timeline",
     "video.clock",

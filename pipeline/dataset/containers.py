@@ -116,20 +116,41 @@ def _facts(row: Row) -> dict[str, str | int | None]:
     }
 
 
-def read_from_parquet(file: BinaryIO, key: str) -> bytes:
-    """The picture of ``key``; only row groups that may hold it are read. Raises KeyError where there is none."""
-    found = pq.read_table(pa.PythonFile(file, "r"), columns=["image"], filters=[("key", "==", key)])
-    if not found.num_rows:
-        raise KeyError(key)
-    data: bytes = found["image"][0].as_py()["bytes"]
-    return data
+class PackedPictures(Protocol):
+    """A file that a container wrote, open for reading."""
+
+    def read(self, row: Row) -> bytes:
+        """The picture of a row. Raises KeyError where it is not there."""
+        ...
 
 
-def read_from_tar(file: BinaryIO, key: str, ending: str) -> bytes:
-    """The picture of ``key``. Raises KeyError where there is none."""
-    name = f"{sample_name(key)}{ending}"
-    with tarfile.open(fileobj=file, mode="r:") as tar:
-        for member in tar:
-            if member.name == name and (data := tar.extractfile(member)):
-                return data.read()
-    raise KeyError(key)
+class ParquetPictures:
+    """Memory holds one row group."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = pq.ParquetFile(pa.PythonFile(file, "r"), pre_buffer=False)
+        self._places: dict[str, tuple[int, int]] = {}
+        for group in range(self._file.num_row_groups):
+            keys = self._file.read_row_group(group, columns=["key"], use_threads=False)["key"].to_pylist()
+            self._places |= {key: (group, index) for index, key in enumerate(keys)}
+        self._number, self._images = -1, None
+
+    def read(self, row: Row) -> bytes:
+        group, index = self._places[row.key]
+        if group != self._number:
+            self._images = self._file.read_row_group(group, columns=["image"], use_threads=False)["image"]
+            self._number = group
+        assert self._images is not None
+        data: bytes = self._images[index].as_py()["bytes"]
+        return data
+
+
+class TarPictures:
+    def __init__(self, file: BinaryIO) -> None:
+        self._tar = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115  (the file is the caller's)
+
+    def read(self, row: Row) -> bytes:
+        file = self._tar.extractfile(f"{sample_name(row.key)}.{row.output_format}")
+        if file is None:
+            raise KeyError(row.key)
+        return file.read()

@@ -102,21 +102,24 @@ def merge_index(work: Store, row_files: Iterable[str], target: Path) -> Counter[
     return Counter(dict(sorted(counts.items())))
 
 
-def removed_keys(old: Path, new: Path) -> Iterator[str]:
-    """The keys of one index that another no longer has, in order."""
-    left, right = _keys(old), _keys(new)
-    other = next(right, None)
-    for key in left:
-        while other is not None and other < key:
-            other = next(right, None)
+def moved_outputs(old: Path, new: Path) -> Iterator[tuple[str, str, str | None]]:
+    """The keys of one index, in order, that have their result in another place in a newer one, with the two places.
+
+    "" is no place, and None is where the newer index does not have the key.
+    """
+    left, right = _outputs(old), _outputs(new)
+    other, place = next(right, ("", ""))
+    for key, before in left:
+        while other and other < key:
+            other, place = next(right, ("", ""))
         if key != other:
-            yield key
+            yield key, before, None
+        elif before != place:
+            yield key, before, place
 
 
-def _keys(path: Path) -> Iterator[str]:
-    with pq.ParquetFile(path, pre_buffer=False) as file:
-        for batch in file.iter_batches(GROUP_ROWS, columns=["key"]):
-            yield from batch["key"].to_pylist()
+def _outputs(path: Path) -> Iterator[tuple[str, str]]:
+    return ((row.key, row.output) for row in read_rows(path, ["key", "row", "status", "output"]))
 
 
 def _table(rows: Iterable[Row]) -> pa.Table:

@@ -6,15 +6,16 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import WEIGHTS_SETTINGS, ImagesConfig
 from pipeline.dataset.card import write_card
-from pipeline.dataset.index import merge_index, removed_keys
+from pipeline.dataset.index import merge_index, moved_outputs
 from pipeline.dataset.listing import root_of
 from pipeline.dataset.names import INDEX, REPORT, WORK
-from pipeline.dataset.outputs import remove_strays
+from pipeline.dataset.outputs import is_packed, remove_strays
 from pipeline.dataset.shards import LISTS, cut_shards, read_list, write_list
 from pipeline.dataset.sources import open_source
 from pipeline.dataset.workload import ROWS, ShardWorkload, shard_unit
@@ -73,14 +74,15 @@ def upscale_images(
             raise
         forget_superseded(ledger, before, {unit.id for unit in units})
         workload = ShardWorkload(source, config, model, work, out)
-        done = run(units, workload, ledger, run_units, listener)
+        done = run(units, workload, ledger, before, run_units, listener)
         listener.phase("indexing", None)
         report = finish(done, workload, Path(scratch), listener)
         new = [record for unit, record in done if unit.id not in before]
         report |= {
             "source": source,
             "destination": destination,
-            "images_processed": sum(sum(record["counts"].values()) for record in new),
+            "images_processed": sum(sum(record["counts"].values()) - record["num_known"] for record in new),
+            "images_known": sum(record["num_known"] for record in new),
             "settings": config.model_dump(),
             "versions": software_versions(),
             "seconds": round(time.monotonic() - started, 3),
@@ -173,12 +175,17 @@ def forget_superseded(ledger: Ledger, records: dict[str, dict[str, Any]], wanted
 
 
 def run(
-    units: list[Unit], workload: ShardWorkload, ledger: Ledger, run_units: RunUnits, listener: Listener
+    units: list[Unit],
+    workload: ShardWorkload,
+    ledger: Ledger,
+    before: Mapping[str, dict[str, Any]],
+    run_units: RunUnits,
+    listener: Listener,
 ) -> list[tuple[Unit, dict[str, Any]]]:
-    """Each shard in order as it was done in the end, with its record.
+    """Each shard in order as it was done in the end, with its record; ``before`` has the records of an earlier run.
 
-    A shard that killed its process has been taken apart. It is done again as a whole, without the pictures that were found to
-    be deadly: its files do not tell how it was come by.
+    A shard that killed its process has been taken apart. It is put together again as a whole, without the pictures that were
+    found to be deadly: its files do not tell how it was come by.
     """
     config = workload.config
     options = RunOptions(num_workers=config.workers, device=config.device, address=config.address, stall_s=config.stall_seconds)
@@ -189,6 +196,8 @@ def run(
         if not left:
             break
         listener.phase("upscaling", sum(unit.num_items for unit in left))
+        kept = {record["rows"] for record in [*before.values(), *records.values()]}
+        workload = replace(workload, row_files=tuple(sorted(set(workload.work.list(ROWS)) - kept)))
         outcome = run_units(left, workload, ledger, options, listener.event)
         records |= outcome.committed
         for unit in left:
@@ -239,7 +248,11 @@ def finish(
     removed: list[str] = []
     if out.exists(INDEX):
         out.download(INDEX, scratch / "before.parquet")
-        removed = list(removed_keys(scratch / "before.parquet", index))
+        for key, before, after in moved_outputs(scratch / "before.parquet", index):
+            if after is None:
+                removed.append(key)
+            elif before and not is_packed(before):  # its source has turned bad, or results another format
+                out.delete(before)
     if removed:
         listener.warn(f"{len(removed)} pictures are no longer in the source, {removed[0]} for one")
     out.upload(index, INDEX)

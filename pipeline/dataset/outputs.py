@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 from pipeline.dataset.containers import (
     Container,
+    PackedPictures,
     ParquetContainer,
+    ParquetPictures,
     TarContainer,
-    read_from_parquet,
-    read_from_tar,
+    TarPictures,
 )
 from pipeline.dataset.index import Row
 from pipeline.dataset.names import DATA, file_path
@@ -182,16 +183,26 @@ class _Uploads:
         self._num_bytes -= size_bytes
 
 
-def read_output(out: Store, row: Row) -> bytes:
-    """The stored picture of a row. Raises FileNotFoundError or KeyError where it is gone."""
-    if not row.output.startswith(f"{DATA}/") or not row.output.endswith((".parquet", ".tar")):
-        return out.read(row.output)
+def is_packed(output: str) -> bool:
+    """Whether the file where a picture lies holds others too."""
+    return output.startswith(f"{DATA}/") and output.endswith(tuple(_ENDINGS.values()))
+
+
+@contextmanager
+def open_packed(out: Store, output: str) -> Iterator[PackedPictures]:
+    """A file of pictures. Raises FileNotFoundError or MediaError where it is gone."""
     with ExitStack() as stack:
-        opened = stack.enter_context(open_input(out.url_of(row.output)))
+        opened = stack.enter_context(open_input(out.url_of(output)))
         file = stack.enter_context(open(opened, "rb")) if isinstance(opened, str) else opened
-        if row.output.endswith(".parquet"):
-            return read_from_parquet(file, row.key)
-        return read_from_tar(file, row.key, f".{row.output_format}")
+        yield ParquetPictures(file) if output.endswith(".parquet") else TarPictures(file)
+
+
+def read_output(out: Store, row: Row) -> bytes:
+    """The stored picture of a row. Raises FileNotFoundError, KeyError or MediaError where it is gone."""
+    if not is_packed(row.output):
+        return out.read(row.output)
+    with open_packed(out, row.output) as pictures:
+        return pictures.read(row)
 
 
 def remove_strays(out: Store, kept: Collection[str]) -> list[str]:

@@ -23,6 +23,7 @@ from pipeline.dataset.encoding import write_picture
 from pipeline.dataset.enlarge import check, enlarge_many, target_size
 from pipeline.dataset.images import read_picture
 from pipeline.dataset.index import Row, write_rows
+from pipeline.dataset.known import KnownResults
 from pipeline.dataset.listing import is_side_file
 from pipeline.dataset.outputs import open_output
 from pipeline.dataset.picture import Encoding, Limits, Picture, PictureError, Pixels
@@ -59,6 +60,7 @@ class ShardWorkload:
     model: ModelSpec
     work: Store
     out: Store
+    row_files: tuple[str, ...] = ()  # in ``work``, of shards as they were before: their results are copied where they fit
 
     def open(self) -> ShardRunner:
         # Several pictures at once keep a GPU busy; on a CPU they only fall out of its cache.
@@ -89,7 +91,7 @@ def crashed_of(unit: Unit) -> dict[int, str]:
 
 @dataclass(slots=True)
 class _Job:
-    """One picture on its way. Without ``picture`` nothing is to be computed: something is wrong, or another has its bytes."""
+    """One picture on its way. Without ``picture`` nothing is to be computed: something is wrong, or there is a result."""
 
     row: Row
     picture: Picture | None = None
@@ -97,6 +99,7 @@ class _Job:
     large: list[Pixels] = field(default_factory=list, repr=False)
     data: bytes = field(default=b"", repr=False)  # of the result
     source: bytes = field(default=b"", repr=False)  # of a picture that is to go by itself, from file to file
+    is_known: bool = False  # the result, from an earlier run
 
     @property
     def num_samples(self) -> int:
@@ -124,6 +127,7 @@ class ShardRunner:
         config = workload.config
         self._limits = Limits(config.bomb_pixels, config.min_side, config.max_pixels, config.animated)
         self._encoding = Encoding(config.format, config.png_level, config.quality, config.subsampling)
+        self._known = KnownResults(workload.work, workload.out, workload.row_files)
         self._source: Source = open_source(workload.source, config.image_column, config.url_column)
 
     def run(self, unit: Unit, attempt: str) -> Generator[int, None, dict[str, Any]]:
@@ -136,6 +140,7 @@ class ShardRunner:
         items = dict(enumerate(read_list(self._job.work, shard)[start : unit.spec["stop"]], start))
         rows: list[Row] = []
         with ExitStack() as stack:
+            stack.callback(self._known.close)
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="swinir-")))
             pool = stack.enter_context(ThreadPoolExecutor(CODEC_THREADS))
             output = stack.enter_context(open_output(self._job.config.output, self._job.out, unit.id, scratch))
@@ -143,7 +148,7 @@ class ShardRunner:
             decoded = stack.enter_context(
                 closing(
                     ahead(
-                        self._decoded(items, PurePosixPath(shard).stem, crashed_of(unit), pool),
+                        self._decoded(items, PurePosixPath(shard).stem, crashed_of(unit), pool, scratch),
                         2 * WINDOW_PICTURES,
                         lambda job: job.num_bytes,
                         QUEUE_BYTES,
@@ -155,7 +160,7 @@ class ShardRunner:
             )
             # The tasks in the pool wait for nothing, so decoding and encoding may share it.
             encoded = in_parallel(pool, self._encoded, enlarged, CODEC_THREADS)
-            num_bands = self._num_bands
+            num_known, num_bands = 0, self._num_bands
             for job in stack.enter_context(closing(pulsed(encoded, 1, PULSE_S))):
                 if job is None:
                     # A large picture takes longer than a worker may be silent, but bands of it come.
@@ -163,6 +168,7 @@ class ShardRunner:
                         num_bands = self._num_bands
                         yield len(rows)
                     continue
+                num_known += job.is_known
                 row, data = results.complete(job)
                 rows.append(replace(row, output=output.add(row, data)) if row.status == "ok" else row)
                 yield len(rows)
@@ -171,10 +177,16 @@ class ShardRunner:
             write_rows(path, sorted(rows, key=lambda row: row.key))
             key = f"{ROWS}/{unit.id}.parquet"
             self._job.work.upload(path, key)
-        return {"rows": key, "counts": dict(sorted(Counter(row.status for row in rows).items())), "files": files}
+        counts = dict(sorted(Counter(row.status for row in rows).items()))
+        return {"rows": key, "counts": counts, "files": files, "num_known": num_known}
 
-    def _decoded(self, items: dict[int, Item], shard: str, crashed: dict[int, str], pool: ThreadPoolExecutor) -> Iterator[_Job]:
-        """Every numbered item in order; of those with equal bytes only the first is decoded, and of ``crashed`` none."""
+    def _decoded(
+        self, items: dict[int, Item], shard: str, crashed: dict[int, str], pool: ThreadPoolExecutor, scratch: Path
+    ) -> Iterator[_Job]:
+        """Every numbered item in order; of those with equal bytes only the first is decoded, and of ``crashed`` none.
+
+        A result that is known already is put into ``scratch``.
+        """
         seen: set[tuple[str, bool]] = set()
 
         def jobs() -> Iterator[tuple[Row, bytes | None]]:
@@ -195,11 +207,13 @@ class ShardRunner:
                     yield row, None if _same(row) in seen else data
                     seen.add(_same(row))
 
-        return in_parallel(pool, lambda job: self._read(*job), jobs(), CODEC_THREADS)
+        return in_parallel(pool, lambda job: self._read(*job, scratch), jobs(), CODEC_THREADS)
 
-    def _read(self, row: Row, data: bytes | None) -> _Job:
+    def _read(self, row: Row, data: bytes | None, scratch: Path) -> _Job:
         if row.status or data is None:
             return _Job(row)
+        if known := self._known.fetch(row.source_sha256, scratch / row.source_sha256):
+            return _Job(replace(known, key=row.key, shard=row.shard, row=row.row), is_known=True)
         if is_large(data, self._upscaler.scale, self._job.config):
             return _Job(row, source=data)
         return self._decode(row, data)

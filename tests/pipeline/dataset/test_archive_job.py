@@ -139,13 +139,59 @@ def test_what_is_new_is_added_what_changed_is_redone_and_what_is_gone_is_reporte
     report = images(tmp_path / "in", tmp_path / "out", output=output, shard_rows=5)
 
     assert report["removed"] == ["a.png"]
-    assert 2 <= report["images_processed"] < 45
+    failed = sum(count for status, count in report["counts"].items() if status != "ok")
+    assert 2 <= report["images_processed"] <= 2 + failed, "a shard is done again, of its pictures only what is new"
+    assert 0 < report["images_known"] < 45
     shutil.rmtree(tmp_path / "out/_swinir")
     images(tmp_path / "in", tmp_path / "whole", output=output, shard_rows=5)
     after = tree(tmp_path / "out")
     if output == "files":
         assert after.pop("a.png")
     assert after == tree(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("output", ["files", "parquet", "webdataset"])
+def test_other_names_and_times_are_not_other_pictures(tmp_path: Path, images: Run, output: str) -> None:
+    write_archive(tmp_path / "in", 12)
+    images(tmp_path / "in", tmp_path / "out", output=output, shard_rows=5)
+    for path in [path for path in (tmp_path / "in").rglob("*.png") if path.name not in ("empty.png", "cut.png")]:
+        os.utime(path, ns=(1, 1))
+        path.rename(path.with_name(f"new {path.name}"))
+
+    report = images(tmp_path / "in", tmp_path / "out", output=output, shard_rows=5)
+
+    assert report["images_processed"] == report["images"] - report["images_known"]
+    assert report["images_known"] == report["counts"]["ok"]
+    images(tmp_path / "in", tmp_path / "whole", output=output, shard_rows=5)
+    after, whole = tree(tmp_path / "out"), tree(tmp_path / "whole")
+    assert {name: sha for name, sha in after.items() if name in whole} == whole
+
+
+def test_what_is_a_result_no_more_goes_from_the_tree(tmp_path: Path, images: Run) -> None:
+    write_archive(tmp_path / "in", 3)
+    images(tmp_path / "in", tmp_path / "out")
+    (tmp_path / "in/a.png").write_bytes(b"no picture any more")
+    (tmp_path / "in/0/picture 0.png").unlink()
+    (tmp_path / "out/mine.txt").write_text("not of this program")
+    images(tmp_path / "in", tmp_path / "out")
+    assert not (tmp_path / "out/a.png").exists()
+    assert (tmp_path / "out/0/picture 0.png").exists(), "the only one that is left of it"
+    images(tmp_path / "in", tmp_path / "out", format="webp", fresh=True)
+    names = {name for name in tree(tmp_path / "out") if name != "0/picture 0.png" and not name.startswith("_")}
+    assert names == {row["output"] for row in rows(tmp_path / "out") if row["output"]} | {"README.md", "mine.txt"}
+
+
+def test_a_result_that_was_damaged_since_is_computed(tmp_path: Path, images: Run) -> None:
+    write_archive(tmp_path / "in", 3)
+    images(tmp_path / "in", tmp_path / "out")
+    first = tree(tmp_path / "out")
+    (tmp_path / "out/0/picture 0.png").write_bytes(b"damaged")
+    (tmp_path / "out/a.png").unlink()
+    for path in (tmp_path / "in").rglob("*.*"):
+        os.utime(path, ns=(1, 1))
+    assert images(tmp_path / "in", tmp_path / "out")["images_known"] == len(first) - 5
+    images(tmp_path / "in", tmp_path / "whole")
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("output", ["files", "parquet"])

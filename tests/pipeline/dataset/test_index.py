@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.dataset import index
-from pipeline.dataset.index import Row, merge_index, read_rows, removed_keys, write_rows
+from pipeline.dataset.index import Row, merge_index, moved_outputs, read_rows, write_rows
 from pipeline.errors import OutputError
 from pipeline.storage import Store
 
@@ -100,13 +101,19 @@ def test_an_archive_without_inputs_has_an_empty_index(tmp_path: Path) -> None:
     assert list(read_rows(tmp_path / "index.parquet")) == []
 
 
-def test_keys_that_an_archive_lost_are_named(tmp_path: Path) -> None:
-    write_rows(tmp_path / "old.parquet", rows(0, 10))
-    write_rows(tmp_path / "new.parquet", [*rows(1, 4), *rows(6, 9), *rows(20, 22)])
-    assert list(removed_keys(tmp_path / "old.parquet", tmp_path / "new.parquet")) == [
-        "000000.png", "000004.png", "000005.png", "000009.png",
-    ]  # fmt: skip
-    assert list(removed_keys(tmp_path / "old.parquet", tmp_path / "old.parquet")) == []
+def test_results_that_an_archive_lost_or_has_elsewhere_are_named(tmp_path: Path) -> None:
+    old = [replace(row, output=f"{row.key}.jpg") for row in rows(0, 10)]
+    write_rows(tmp_path / "old.parquet", old)
+    write_rows(tmp_path / "new.parquet", [*old[1:3], replace(old[3], output="x"), *rows(6, 7), *old[7:9], *rows(20, 22)])
+    assert list(moved_outputs(tmp_path / "old.parquet", tmp_path / "new.parquet")) == [
+        ("000000.png", "000000.png.jpg", None),
+        ("000003.png", "000003.png.jpg", "x"),
+        ("000004.png", "000004.png.jpg", None),
+        ("000005.png", "000005.png.jpg", None),
+        ("000006.png", "000006.png.jpg", ""),
+        ("000009.png", "000009.png.jpg", None),
+    ]
+    assert list(moved_outputs(tmp_path / "old.parquet", tmp_path / "old.parquet")) == []
 
 
 def test_the_index_answers_from_duckdb_and_pandas_in_one_line(tmp_path: Path) -> None:
