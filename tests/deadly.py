@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.dataset.index import Row
 from pipeline.dataset.workload import ShardRunner, ShardWorkload, _Job
@@ -21,7 +22,7 @@ class DeadlyShards(ShardWorkload):
 
 
 class DeadlyRunner(ShardRunner):
-    def _read(self, row: Row, data: bytes | None) -> _Job:
+    def _read(self, row: Row, data: bytes | None, scratch: Path) -> _Job:
         if row.key in self._job.deadly and row.status != "crashed":  # type: ignore[attr-defined]
             os._exit(9)
-        return super()._read(row, data)
+        return super()._read(row, data, scratch)
