@@ -33,7 +33,7 @@ ORDER = [
     "errors", "config", "retry", "folders", "storage", "units", "ledger", "commands", "scheduler", "worker", "driver",
     "stages", "preflight", "report", "local", "cluster", "training", "dataset.patterns", "dataset.reading", "dataset.listing",
     "dataset.tar", "dataset.parquet", "dataset.sources", "dataset.shards", "dataset.exif", "dataset.deep", "dataset.png",
-    "dataset.picture", "dataset.animation", "dataset.images", "dataset.pixels",
+    "dataset.picture", "dataset.segments", "dataset.animation", "dataset.images", "dataset.pixels",
     "dataset.encoding", "dataset.hidden", "dataset.bands",
     "dataset.enlarge", "dataset.names", "dataset.index", "dataset.containers", "dataset.outputs", "dataset.sheet",
     "dataset.streamed", "dataset.known", "dataset.workload", "dataset.card",

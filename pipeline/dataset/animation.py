@@ -21,7 +21,9 @@ def with_frames(picture: Picture, image: Image.Image, read: Callable[[Image.Imag
 
     Raises PictureError where all of them together are more than ``max_pixels``, or have 16 bits.
     """
-    count, (width, height) = getattr(image, "n_frames", 1), image.size
+    # An animated PNG may have a picture for programs that show no animations, which is no frame of it.
+    has_default = bool(image.info.get("default_image"))
+    count, (width, height) = getattr(image, "n_frames", 1) - has_default, image.size
     if count * width * height > max_pixels:
         raise PictureError(
             "too_large", f"{count} frames of {width}x{height} are more than {max_pixels} pixels; raise the limit"
@@ -29,7 +31,9 @@ def with_frames(picture: Picture, image: Image.Image, read: Callable[[Image.Imag
     if picture.pixels.dtype != np.uint8:
         raise PictureError("unsupported", "animations of 16 bits are not read; take the first frame of each")
     frames, durations = [], []
-    for frame in ImageSequence.Iterator(image):
+    for number, frame in enumerate(ImageSequence.Iterator(image)):
+        if not number and has_default:
+            continue
         frames.append(np.ascontiguousarray(read(frame)))
         durations.append(round(frame.info.get("duration", 0)) or SHORTEST_MS)
     first, *more = alike(frames)

@@ -71,6 +71,8 @@ def format_for(picture: Picture, shape: tuple[int, ...], dtype: np.dtype[Any], e
         return "PNG"
     if asked == "JPEG" and (alpha or not _fits_jpeg(picture.metadata)):
         return "PNG"
+    if asked == "WEBP" and (picture.metadata.icc or b"")[16:20] == b"GRAY":  # WebP has RGB alone, for which that is no profile
+        return "PNG"
     return asked
 
 
@@ -86,7 +88,8 @@ def _options(kind: str, picture: Picture, block: bytes | None, encoding: Encodin
     if kind == "WEBP":
         lossless = picture.format == "WEBP" and picture.lossless
         # "exact" keeps the colours of transparent pixels.
-        return options | {"exif": block or b"", "lossless": lossless, "exact": True}
+        block = block or (exif.with_resolution(metadata.dpi) if metadata.dpi else b"")
+        return options | {"exif": block, "lossless": lossless, "exact": True}
     options |= {"subsampling": SUBSAMPLINGS[encoding.subsampling], "extra": metadata.segments, "comment": metadata.comment}
     if metadata.dpi:
         options["dpi"] = metadata.dpi

@@ -49,7 +49,7 @@ def bare(exif: object) -> bytes | None:
 def orientation(exif: bytes | None) -> int:
     """1 to 8 as the Exif standard numbers them; 1, upright, where nothing sensible is said."""
     for entry in _directories(exif or b""):
-        if entry.tag == ORIENTATION and entry.at and entry.kind == SHORT:
+        if entry.tag == ORIENTATION and entry.kind in (SHORT, LONG):
             value = _unsigned(exif or b"", entry)
             return value if 1 <= value <= 8 else 1
     return 1
@@ -63,6 +63,14 @@ def upright(exif: bytes) -> bytes:
         if entry.tag == ORIENTATION and turned:
             _write(block, entry, 1)
     return _without_thumbnail(block)
+
+
+def with_resolution(dpi: tuple[float, float]) -> bytes:
+    """A block that says nothing but dots an inch, across and down, for formats that have no other place for them."""
+    values = b"".join(struct.pack("<II", round(number * 1000), 1000) for number in dpi)
+    fields = [(0x011A, 5, 50), (0x011B, 5, 58), (0x0128, SHORT, 2)]  # XResolution, YResolution, ResolutionUnit: inch
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in fields)
+    return b"II*\0" + struct.pack("<IH", 8, len(fields)) + entries + bytes(4) + values
 
 
 def with_size(exif: bytes, width: int, height: int) -> bytes:

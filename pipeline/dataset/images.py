@@ -31,7 +31,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from pipeline.dataset import animation, deep, exif, png
+from pipeline.dataset import animation, deep, exif, png, segments
 from pipeline.dataset.picture import Limits, Metadata, Picture, PictureError, Pixels, Status
 
 # Pillow's classes and not Image.open, which has dozens of others try, Ghostscript among them.
@@ -69,7 +69,6 @@ KNOWN_OTHERS = {
 
 NOT_FOR_PILLOW = ("unknown pixel mode", "unknown data organization", "support not installed", "Unsupported BMP")
 BAND_SAMPLES = 16 << 20
-XMP_EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
 
 
 class _OurLimits:
@@ -205,14 +204,9 @@ def _metadata(image: ImageFile.ImageFile, kind: str, data: bytes) -> Metadata:
             chunks=tuple(kept),
         )
     if isinstance(image, JpegImagePlugin.JpegImageFile):
-        kept_segments = [
-            b"\xff" + bytes([0xE0 + int(name[3:])]) + (len(content) + 2).to_bytes(2, "big") + content
-            for name, content in image.applist
-            if name == "APP13" or (name == "APP1" and content.startswith(XMP_EXTENSION))
-        ]
         # Without a unit in JFIF, Pillow takes the resolution from EXIF, which keeps it anyway, or makes one up.
         dpi = found.dpi if info.get("jfif_unit") else None
-        return replace(found, dpi=dpi, segments=b"".join(kept_segments), comment=info.get("comment") or b"")
+        return replace(found, dpi=dpi, segments=segments.kept_segments(image.applist), comment=info.get("comment") or b"")
     if kind == "TIFF":
         return replace(found, exif=exif.of_tiff(data))
     return found

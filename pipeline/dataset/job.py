@@ -190,7 +190,7 @@ def run(
     config = workload.config
     options = RunOptions(num_workers=config.workers, device=config.device, address=config.address, stall_s=config.stall_seconds)
     whole = {unit.spec["list"]: unit for unit in units}
-    records: dict[str, dict[str, Any]] = {}
+    records = {unit.id: before[unit.id] for unit in units if unit.id in before}
     for _ in range(ROUNDS):
         left = [unit for unit in whole.values() if unit.id not in records]
         if not left:

@@ -60,6 +60,15 @@ def test_frames_are_written_with_their_times_and_repetitions(kind: str, asked: s
             np.testing.assert_array_equal(before, after)
 
 
+def test_the_picture_of_an_animated_png_for_others_is_no_frame_of_it() -> None:
+    picture = read_picture(moving("PNG", default_image=True), EACH)
+    assert picture.durations_ms == (50, 120)
+    for pixels, shift in zip(picture.frames, (9, 18), strict=True):
+        np.testing.assert_array_equal(pixels, np.roll(drawn(), shift, axis=1))
+    one = Limits(max_pixels=1 << 20, animated="first")
+    np.testing.assert_array_equal(read_picture(moving("PNG", default_image=True), one).pixels, drawn())
+
+
 def test_a_gif_that_does_not_repeat_is_shown_once() -> None:
     assert read_picture(moving("GIF"), EACH).plays == 1
 

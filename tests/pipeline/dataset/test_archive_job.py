@@ -22,7 +22,7 @@ from pipeline import local
 from pipeline.config import ImagesConfig
 from pipeline.dataset import workload
 from pipeline.dataset.job import upscale_images
-from pipeline.driver import RunOptions
+from pipeline.driver import Outcome, RunOptions
 from pipeline.errors import ConfigError, MediaError, OutputError
 from pipeline.storage import Store
 from tests.pipeline.video.conftest import Listening
@@ -114,12 +114,16 @@ def test_every_input_ends_as_exactly_one_row(tmp_path: Path, images: Run) -> Non
     assert index["a.jpg"]["output"] != index["a.png"]["output"]
 
 
+def refuse_to_run(*args: Any) -> Outcome:
+    raise AssertionError("there is nothing to do, for which no worker need be started")
+
+
 @pytest.mark.parametrize("output", ["files", "parquet", "webdataset"])
 def test_f3_a_second_run_does_nothing_and_writes_the_same_bytes(tmp_path: Path, images: Run, output: str) -> None:
     write_archive(tmp_path / "in")
     first = images(tmp_path / "in", tmp_path / "out", output=output, shard_rows=5)
     before = tree(tmp_path / "out")
-    second = images(tmp_path / "in", tmp_path / "out", output=output, shard_rows=5)
+    second = images(tmp_path / "in", tmp_path / "out", refuse_to_run, output=output, shard_rows=5)
     assert first["images_processed"] == first["images"] == 29
     assert second["images_processed"] == 0
     assert second["counts"] == first["counts"]

@@ -44,7 +44,19 @@ def test_what_a_format_cannot_hold_becomes_png() -> None:
         ]
     }
     assert endings == {"colour": ".jpg", "alpha": ".png", "deep": ".png", "long": ".png", "talkative": ".png"}
+    grey = Metadata(icc=bytes(16) + b"GRAY")
+    assert write_picture(Picture(picture.pixels[..., :1], "JPEG", grey), picture.pixels[..., :1], Encoding("webp"))[1] == ".png"
     assert write_picture(picture, np.zeros((1, 16384, 3), np.uint8), Encoding("webp"))[1] == ".png"
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp"])
+def test_dots_an_inch_stay_in_every_format(kind: str) -> None:
+    picture = Picture(drawn(), "JPEG", Metadata(dpi=(240.0, 300.5)))
+    with Image.open(io.BytesIO(write_picture(picture, picture.pixels, Encoding(kind))[0])) as image:
+        found = image.getexif()
+        dpi = (found[0x011A], found[0x011B]) if kind == "webp" else image.info["dpi"]
+        assert (found.get(0x0128), image.size) == (2 if kind == "webp" else None, drawn().shape[1::-1])
+    assert [float(number) for number in dpi] == pytest.approx((240, 300.5), abs=0.6 if kind == "jpeg" else 0.02)
 
 
 def test_jpeg_and_webp_are_what_was_asked_for() -> None:

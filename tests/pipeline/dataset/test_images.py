@@ -134,6 +134,13 @@ def test_f2_a_tiffs_own_fields_become_exif() -> None:
     assert Image.open(io.BytesIO(written)).info["dpi"] == pytest.approx((300, 300), abs=0.01)
 
 
+def test_an_orientation_of_four_bytes_counts_too() -> None:
+    block = b"II*\0" + struct.pack("<IHHHIII", 8, 1, 0x0112, 4, 1, 6, 0)
+    picture = read(png.with_chunks(saved(drawn(), "PNG"), png.chunk(b"eXIf", block)))
+    assert np.array_equal(picture.pixels, np.rot90(drawn(), -1))
+    assert exif.orientation(picture.metadata.exif) == 1
+
+
 def test_what_only_one_format_knows_stays_in_it() -> None:
     iptc = b"Photoshop 3.0\x008BIM\x04\x04\0\0\0\0\0\x04IPTC"
     extra = b"\xff\xed" + struct.pack(">H", len(iptc) + 2) + iptc
