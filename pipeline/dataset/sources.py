@@ -8,7 +8,7 @@ import urllib.parse
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from pipeline.dataset.listing import CONTAINERS, File, list_files, look_at
@@ -23,6 +23,7 @@ MAX_BYTES = 4 << 30  # of a picture's file; a longer one is something else, and 
 
 _PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip", ".7z", ".rar")
 _LIST_THREADS = 4
+_LOOK_THREADS = 32
 _BATCH_FILES = 1000
 _OPEN_COLUMNS = 4
 _UNKNOWN_BYTES = 1 << 20
@@ -40,7 +41,7 @@ class Item:
     9-digit row. A key that ends with ``/`` is a folder or container that cannot be read (to its end).
     ``member`` is "" for a file of its own, else what ``Source.read`` needs to find it in the container ``url``.
     ``size_bytes`` is 0 where it is not known yet, and a mean for rows of Parquet. ``version`` changes with the bytes, as far as
-    storage tells; it is "" for what a URL of a list leads to, where a change is not noticed.
+    storage tells; it is "" for what a URL leads to in the web, where a change is not noticed.
     """
 
     key: str
@@ -214,6 +215,11 @@ def _ending(url: str) -> str:
 
 def _urls(file: File, rows: Iterator[tuple[int, str | None]]) -> Iterator[Item]:
     """An item for each URL of a list, under the number of its row."""
+    with ThreadPoolExecutor(_LOOK_THREADS) as pool:
+        yield from in_parallel(pool, _looked_at, _listed(file, rows), 4 * _LOOK_THREADS)
+
+
+def _listed(file: File, rows: Iterator[tuple[int, str | None]]) -> Iterator[Item]:
     row = -1
     try:
         for row, value in rows:
@@ -224,6 +230,17 @@ def _urls(file: File, rows: Iterator[tuple[int, str | None]]) -> Iterator[Item]:
                 yield Item(key, _beside(file.url, value.strip()), "", 0, "")
     except MediaError as error:
         yield _problem(f"{file.key}/{row + 1:09d}", file, f"{error}; this and all later rows are missing")
+
+
+def _looked_at(item: Item) -> Item:
+    """With size and version, so that a change is noticed; not what lies in the web, where a request costs too much."""
+    if item.member or is_web(item.url):
+        return item
+    try:
+        found = look_at(item.url, item.key)
+    except MediaError:  # whoever reads it is told why
+        return item
+    return replace(item, size_bytes=found.size_bytes, version=found.version)
 
 
 def _beside(list_url: str, value: str) -> str:

@@ -238,6 +238,16 @@ def test_a_text_file_lists_urls_and_paths_beside_it(store_url: str, tmp_path: Pa
     assert list(contents(store_url)) == ["in/a b.png", "urls.txt"]  # in a folder it is a file like any other
 
 
+def test_a_change_behind_a_url_is_noticed_but_in_the_web(store_url: str) -> None:
+    store = Store(store_url)
+    store.write("a.png", b"one")
+    store.write("urls.txt", b"a.png\ngone.png\nhttp://127.0.0.1:9/a.png\n")
+    first = list(open_source(f"{store_url}/urls.txt").items())
+    assert [(item.size_bytes, bool(item.version)) for item in first] == [(3, True), (0, False), (0, False)]
+    store.write("a.png", b"other")
+    assert [item.version for item in open_source(f"{store_url}/urls.txt").items()] != [item.version for item in first]
+
+
 def test_a_column_of_urls(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"1")
     values = pa.array(["a.png", None, " ", "a.png"])
