@@ -197,12 +197,15 @@ def figures(values: Sequence[float | None]) -> list[str]:
 
 
 def published(name: str, task: Task, upscaler: Upscaler) -> dict[str, list[float]]:
-    """[PSNR, SSIM] that the paper has for this model, and that are known of bicubic, on this test set; without the unknown."""
+    """What the paper has for this model at this task, and what is known of bicubic, on this test set; without the unknown.
+
+    [PSNR, SSIM], or [PSNR] alone.
+    """
     from swinir.evaluation import published_scores
 
-    if task.kind != "sr":
-        return {}
-    of = {"ours": upscaler.name, "baseline": f"bicubic-x{task.level}"}
+    if task.kind != "sr" and not upscaler.name.endswith(f"-{task.level}"):
+        return {}  # not the noise or quality that it is for
+    of = {"ours": upscaler.name} | ({"baseline": f"bicubic-x{task.level}"} if task.kind == "sr" else {})
     scores = {key: published_scores().get(model, {}).get(name) for key, model in of.items()}
     return {key: values for key, values in scores.items() if values}
 

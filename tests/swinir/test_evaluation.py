@@ -155,3 +155,4 @@ def test_a_mean_has_the_columns_that_all_rows_have():
 def test_published_figures_are_of_models_that_can_be_named():
     assert {name.removesuffix("+") for name in published_scores()} <= set(PRESETS)
     assert published_scores()["lightweight-x2"]["Set5"] == [38.14, 0.9611]
+    assert published_scores()["jpeg-gray-10"]["classic5"] == [30.27]
