@@ -257,7 +257,8 @@ def finish(
         listener.warn(f"{len(removed)} pictures are no longer in the source, {removed[0]} for one")
     out.upload(index, INDEX)
     write_card(out, index, workload, counts)
-    remove_strays(out, {file["key"] for record in records for file in record["files"]})
+    if workload.config.output != "files" or workload.config.fresh:  # else the folder that it lists holds only what is wanted
+        remove_strays(out, {file["key"] for record in records for file in record["files"]})
     wanted = {key for unit, record in done for key in (record["rows"], unit.spec["list"], mark_of(unit))}
     for key in [*work.list(ROWS), *work.list(LISTS), *work.list(CRASHED)]:
         if key not in wanted:
