@@ -23,7 +23,7 @@ from pipeline.errors import MediaError
 from pipeline.storage import Store
 
 _NUM_OPEN = 4  # files of rows, and of pictures; shards come in about the order that they had
-_GONE = (FileNotFoundError, KeyError, MediaError, pa.ArrowInvalid, tarfile.TarError)
+_GONE = (OSError, KeyError, MediaError, pa.ArrowInvalid, tarfile.TarError)  # pages that are damaged are an OSError
 
 
 class KnownResults:

@@ -198,6 +198,22 @@ def test_a_result_that_was_damaged_since_is_computed(tmp_path: Path, images: Run
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("output", ["parquet", "webdataset"])
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: bytes(99) + data[99:], lambda data: b""])
+def test_files_of_results_that_were_damaged_since_are_made_again(
+    tmp_path: Path, images: Run, output: str, damage: Callable[[bytes], bytes]
+) -> None:
+    write_archive(tmp_path / "in", 3)
+    images(tmp_path / "in", tmp_path / "out", output=output)
+    for path in (tmp_path / "out/data").iterdir():
+        path.write_bytes(damage(path.read_bytes()))
+    for path in (tmp_path / "in").rglob("*.*"):
+        os.utime(path, ns=(1, 1))
+    images(tmp_path / "in", tmp_path / "out", output=output)
+    images(tmp_path / "in", tmp_path / "whole", output=output)
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
 @pytest.mark.parametrize("output", ["files", "parquet"])
 def test_an_archive_that_is_again_as_it_was_is_done_again(tmp_path: Path, images: Run, output: str) -> None:
     write_archive(tmp_path / "in", 12)
