@@ -77,10 +77,10 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
         writer.add(_table(rows), path.name)
 
 
-def read_rows(path: Path, columns: list[str] | None = None) -> Iterator[Row]:
+def read_rows(file: Path | pa.BufferReader, columns: list[str] | None = None) -> Iterator[Row]:
     """The rows of a file in order, a few at a time; of ``columns``, which must name key and row, where not all are wanted."""
-    with pq.ParquetFile(path, pre_buffer=False) as file:
-        for batch in file.iter_batches(GROUP_ROWS, columns=columns):
+    with pq.ParquetFile(file, pre_buffer=False) as opened:
+        for batch in opened.iter_batches(GROUP_ROWS, columns=columns):
             for values in batch.to_pylist():
                 yield Row(**{name: value for name, value in values.items() if value is not None})
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.dataset.containers import PackedPictures
-from pipeline.dataset.index import NUM_READERS, SCHEMA, Row
+from pipeline.dataset.index import NUM_READERS, SCHEMA, Row, read_rows
 from pipeline.dataset.outputs import is_packed, open_packed
 from pipeline.errors import MediaError
 from pipeline.storage import Store
@@ -78,8 +78,8 @@ class KnownResults:
         key = self._row_files[self._places[index]]
         rows = self._rows.pop(key, None)
         if rows is None:
-            table = pq.read_table(pa.BufferReader(self._work.read(key)), filters=[("status", "==", "ok")])
-            rows = {row["source_sha256"]: Row(**{k: v for k, v in row.items() if v is not None}) for row in table.to_pylist()}
+            stored = read_rows(pa.BufferReader(self._work.read(key)))
+            rows = {row.source_sha256: row for row in stored if row.status == "ok"}
         self._rows[key] = rows
         while len(self._rows) > _NUM_OPEN:
             self._rows.popitem(last=False)
