@@ -30,7 +30,7 @@ def degrade(
     """Degrade photographs as old, noisy, compressed footage is: pairs for `swinir eval` and for looking at."""
     from PIL import Image
 
-    from pipeline.dataset.pixels import rgb_pictures
+    from pipeline.dataset.pixels import RgbPictures
     from pipeline.video.worn import worn
     from swinir.degrade import Degradation
     from swinir.pairs import degraded_pairs, write_sheet
@@ -41,7 +41,7 @@ def degrade(
         raise ConfigError(f"{config}: {error}") from error
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} is there and not empty; name a new folder")
-    photographs = rgb_pictures(data, image_column)
+    photographs = RgbPictures(data, image_column)
     try:
         pairs = list(degraded_pairs(photographs, scale, how, crops, seed, worn))
         if not pairs:

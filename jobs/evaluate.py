@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -54,6 +55,7 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     tile: Annotated[int | None, typer.Option(help="Tile length in input pixels.")] = None,
+    colours: Annotated[bool, typer.Option("--colours", help="Also say how far plain colours move; needs no pictures.")] = False,
     markdown: Annotated[Path | None, typer.Option(help="Write the tables to this file, as Markdown.")] = None,
     strip: Annotated[Path | None, typer.Option(help="Write the spots of most difference to this PNG.")] = None,
     json_only: Annotated[bool, typer.Option("--json", help="Print the JSON line alone.")] = False,
@@ -69,6 +71,10 @@ def evaluate(
         model, weights=weights, strength=strength, weights_fidelity=weights_fidelity, ensemble=ensemble or 1,
         device=device, precision=precision, tile=tile,
     )  # fmt: skip
+    shifts = shifts_of(upscaler) if colours else None
+    if shifts and not (found or sets or datasets):
+        print(json.dumps({"model": upscaler.name, "weights_sha256": upscaler.weights_sha256, "colours": shifts}))
+        return
     task = task_for(upscaler, model, noise, jpeg, bool(lr))
     found = found or chosen(sets or [], datasets, task)
     results, spots = measure_all(upscaler, task, found, NUM_SPOTS if strip else 0)
@@ -80,7 +86,7 @@ def evaluate(
     if not json_only:
         for parts in pages:
             Console().print(as_table(*parts))
-    print(json.dumps(summary(results, task, upscaler)))
+    print(json.dumps(summary(results, task, upscaler) | ({"colours": shifts} if shifts else {})))
 
 
 def open_model(model: str, **settings: Any) -> Upscaler:  # noqa: ANN401 - Upscaler's own
@@ -91,6 +97,16 @@ def open_model(model: str, **settings: Any) -> Upscaler:  # noqa: ANN401 - Upsca
         return Upscaler(model, **settings)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def shifts_of(upscaler: Upscaler) -> dict[str, float]:
+    """How far plain colours move, in codes of 255. Raises ConfigError for a model of grey pictures."""
+    from swinir.evaluation import colour_shifts
+
+    if upscaler.in_chans == 1:
+        raise ConfigError(f"--colours: {upscaler.name} takes grey pictures; leave it out")
+    shifts = colour_shifts(upscaler.upscale, upscaler.scale)
+    return {"median_codes": round(statistics.median(shifts), 2), "worst_codes": round(max(shifts), 2)}
 
 
 def task_for(upscaler: Upscaler, model: str, noise: int | None, jpeg: int | None, have_pairs: bool) -> Task:

@@ -27,6 +27,8 @@ from swinir.resize import resize_uint8
 
 PUBLISHED = Path(__file__).with_name("published_scores.json")
 
+OF_ANY_STRENGTH = {"denoise": 25, "jpeg": 40}  # tasks of models that take any noise or quality: what they are measured at
+
 Picture = NDArray[np.uint8]  # (H, W, 3) RGB or (H, W) grey
 Restore = Callable[[Tensor], Tensor]  # (1, C, H, W) float32 in [0, 1], not clamped, to the same of the result's size
 
@@ -80,8 +82,8 @@ def task_of(model: str, scale: int, in_chans: int, noise: int | None, jpeg: int 
         return Task("sr", scale)
     task = PRESETS[model].task if model in PRESETS else ""
     if noise is None and jpeg is None:
-        level = int(model.rpartition("-")[2]) if task.endswith(("_dn", "_jpeg")) else 0
-        noise, jpeg = (level, None) if task.endswith("_dn") else (None, level) if level else (None, None)
+        level = int(model.rpartition("-")[2]) if task.endswith(("_dn", "_jpeg")) else OF_ANY_STRENGTH.get(task, 0)
+        noise, jpeg = (level, None) if task.endswith(("_dn", "denoise")) else (None, level) if level else (None, None)
     if noise is not None:
         return Task("noise", noise, in_chans == 1)
     if jpeg is not None:
@@ -142,6 +144,17 @@ def score(task: Task, output: Picture, truth: Picture) -> Scores:
     similarity = float(np.mean([ssim(a, b) for a, b in pairs]))
     blocks = float(np.mean([psnr_b(a, b) for a, b in pairs])) if task.kind == "jpeg" else None
     return Scores(psnr(output.astype(np.float64), truth.astype(np.float64)), similarity, blocks)
+
+
+def colour_shifts(restore: Restore, scale: int) -> list[float]:
+    """By how many codes the mean of the channel that moves most differs, for each of 125 plain RGB colours; without borders."""
+    levels = torch.linspace(0, 1, 5)
+    shifts = []
+    for colour in torch.cartesian_prod(levels, levels, levels).view(-1, 1, 3, 1, 1):
+        output = restore(colour.expand(-1, -1, 32, 32).contiguous()).cpu().clamp(0, 1)
+        inner = output[..., 8 * scale : -8 * scale, 8 * scale : -8 * scale]
+        shifts.append(255 * float((inner - colour).mean(dim=(0, 2, 3)).abs().max()))
+    return shifts
 
 
 def mean_of(rows: Sequence[Scores]) -> Scores:

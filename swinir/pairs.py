@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -34,18 +34,24 @@ def reduced_pair(picture: Picture, scale: int) -> Pair:
 
 
 def degraded_pairs(
-    pictures: Sequence[Picture], scale: int, how: Degradation, per_picture: int, seed: int, coder: Coder | None = None
+    pictures: Iterable[Picture],
+    scale: int,
+    how: Degradation,
+    per_picture: int,
+    seed: int | tuple[int, ...],
+    coder: Coder | None = None,
 ) -> Iterator[Pair]:
     """(LR, HR) crops, ``per_picture`` of each picture, every one degraded by a draw of its own; the same for the same seed.
 
     Pictures too small to be blurred and coded once reduced, under SMALLEST pixels, give none.
     """
+    seeds = seed if isinstance(seed, tuple) else (seed,)
     step = math.lcm(8, 2 * scale)  # codecs want even sizes, of small pictures too
     for number, picture in enumerate(pictures):
         if min(picture.shape[:2]) < max(SMALLEST * scale, step):
             continue
         for index in range(per_picture):
-            rng = np.random.default_rng((seed, number, index))
+            rng = np.random.default_rng((*seeds, number, index))
             clip = panned_clip(picture, CROP * scale, step, rng)
             small = degrade(clip, scale, how, rng, coder)
             shown = int(rng.integers(len(clip)))

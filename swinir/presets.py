@@ -207,7 +207,13 @@ def _community_presets() -> list[Preset]:
 
 def _own_presets() -> list[Preset]:
     """Trained for this project, and nowhere else to be had."""
-    return [Preset(name="real-light-x2", task="real", scale=2, config=published_config("lightweight", "S", 2))]
+    own = {
+        "real-light-x2": ("real", 2),
+    }
+    return [
+        Preset(name=name, task=task, scale=scale, config=published_config("lightweight" if scale > 1 else task, "S", scale))
+        for name, (task, scale) in own.items()
+    ]
 
 
 def _baseline_presets() -> list[Preset]:

@@ -26,11 +26,16 @@ def _colour(rng: np.random.Generator) -> tuple[int, int, int]:
 
 
 def _pair(rng: np.random.Generator) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """Two colours that can be told apart; black on white half the time, as print is."""
-    if rng.random() < 0.5:
-        return ((0, 0, 0), (255, 255, 255)) if rng.random() < 0.7 else ((255, 255, 255), (0, 0, 0))
+    """Two colours that can be told apart: black and white, as print is; one of them and a colour, as captions are; or any.
+
+    Captions, because video holds colour at half the resolution: what is thin and white there takes the colour around it.
+    """
+    black_or_white = ((0, 0, 0), (255, 255, 255)) if rng.random() < 0.5 else ((255, 255, 255), (0, 0, 0))
+    kind = rng.random()
+    if kind < 0.35:
+        return black_or_white
     while True:
-        a, b = _colour(rng), _colour(rng)
+        a, b = black_or_white[0] if kind < 0.75 else _colour(rng), _colour(rng)
         if abs(sum(a) - sum(b)) > 150:
             return a, b
 

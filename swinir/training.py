@@ -22,83 +22,24 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from swinir.curves import Row, plot_curves, read_log
-from swinir.degrade import Coder
 from swinir.metrics import psnr_ssim_y
 from swinir.model import Block, SwinIR
-from swinir.pairs import Pair, Picture, degraded_pairs, picture_of, reduced_pair
+from swinir.pairs import Pair, Picture, picture_of
+from swinir.patches import Batches
 from swinir.recipe import TrainConfig, learning_rate, same_run
-from swinir.synthetic import synthetic_picture
 
 NUM_PLAIN = 4  # pictures of one colour, in a step that asks for them
-GRID = 16  # LR pixels between the places where patches may start, before jitter
-
-
-class Patches:
-    """LR/HR patch pairs, chosen in proportion to the gradient energy of what they show.
-
-    The last ``num_synthetic`` pairs, which hold the edges that can be learned, give ``synthetic_share`` of the patches.
-    """
-
-    def __init__(
-        self, pairs: Sequence[Pair], scale: int, patch: int, num_synthetic: int = 0, synthetic_share: float = 0.5
-    ) -> None:
-        self.scale, self.patch, self.pairs = scale, patch, pairs
-        places = [gradient_places(lr, patch) for lr, _ in self.pairs] or [(np.zeros((0, 2), np.int64), np.zeros(0))]
-        self.places = np.concatenate([np.insert(where, 0, i, axis=1) for i, (where, _) in enumerate(places)])
-        energy = np.concatenate([energy for _, energy in places])
-        if not len(energy):
-            raise ValueError(f"no picture holds a patch of {patch} pixels once reduced x{scale}; add larger ones")
-        synthetic = self.places[:, 0] >= len(pairs) - num_synthetic
-        if 0 < synthetic.sum() < len(synthetic):
-            energy[synthetic] *= synthetic_share / energy[synthetic].sum()
-            energy[~synthetic] *= (1 - synthetic_share) / energy[~synthetic].sum()
-        self.cumulative = np.cumsum(energy)
-        self.cumulative /= self.cumulative[-1]
-
-    def batch(self, step: int, config: TrainConfig, rank: int = 0, num_ranks: int = 1) -> tuple[Tensor, Tensor]:
-        """The (B, 3, P, P) and (B, 3, P * scale, P * scale) float32 patches of one step, in [0, 1]; of them a rank's share."""
-        rng = np.random.default_rng((config.seed, step))
-        pairs = [self._draw(rng) for _ in range(config.batch_size)][rank::num_ranks]  # to draw is cheap, and only views
-        lr, hr = (np.stack(side).transpose(0, 3, 1, 2) for side in zip(*pairs, strict=True))
-        return torch.from_numpy(lr).float() / 255, torch.from_numpy(hr).float() / 255
-
-    def _draw(self, rng: np.random.Generator) -> Pair:
-        picture, y, x = self.places[np.searchsorted(self.cumulative, rng.random())]
-        lr, hr = self.pairs[picture]
-        y, x = (
-            min(int(start + rng.integers(0, GRID)), size - self.patch) for start, size in zip((y, x), lr.shape[:2], strict=True)
-        )
-        s, p = self.scale, self.patch
-        turn, flip = int(rng.integers(0, 4)), bool(rng.integers(0, 2))
-        patches = (lr[y : y + p, x : x + p], hr[y * s : (y + p) * s, x * s : (x + p) * s])
-        a, b = (np.rot90(patch[:, ::-1] if flip else patch, turn) for patch in patches)
-        return a, b
-
-
-def gradient_places(lr: Picture, patch: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Where patches may start, (num_places, 2) rows and columns, and how much gradient each shows."""
-    if min(lr.shape[:2]) < patch:
-        return np.zeros((0, 2), np.int64), np.zeros(0)
-    grey = lr.mean(axis=2)
-    energy = np.pad(np.abs(np.diff(grey, axis=0)), ((0, 1), (0, 0))) + np.pad(np.abs(np.diff(grey, axis=1)), ((0, 0), (0, 1)))
-    total = np.pad(energy.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    rows, cols = (np.arange(0, size - patch + 1, GRID) for size in lr.shape[:2])
-    y, x = (side.ravel() for side in np.meshgrid(rows, cols, indexing="ij"))
-    inside = total[y + patch, x + patch] - total[y, x + patch] - total[y + patch, x] + total[y, x]
-    # The floor keeps skies in the training, a little; the ceiling keeps foliage, which cannot be guessed, from taking it over.
-    return np.stack([y, x], axis=1), np.clip(inside / patch**2, 1.0, 4.0)
 
 
 def start_as_pass_through(model: SwinIR) -> None:
     """Begin at the image repeated, not at noise: the first convolution carries the pixels, the head writes them out.
 
-    The transformer body starts at nothing and learns the difference. The pass-through is for the direct pixel-shuffle head;
-    other heads start as usual.
+    The transformer body starts at nothing and learns the difference. The pass-through is for the direct pixel-shuffle head, and
+    for restoration at the same size, which adds the input itself; other heads start as usual.
 
     The first LayerNorm divides every pixel's features by their spread. Were they the image alone, its contrast would be gone
     for the body; large constants and large filter responses beside it keep the spread even (150 steps from scratch: 35.13 dB
@@ -109,6 +50,8 @@ def start_as_pass_through(model: SwinIR) -> None:
             nn.init.trunc_normal_(parameter, std=0.02)
         elif name.endswith(".bias") or name.startswith("conv_after_body"):
             nn.init.zeros_(parameter)
+    if model.config.upsampler == "":
+        nn.init.zeros_(model.conv_last.weight)
     if model.config.upsampler != "pixelshuffledirect":
         return
     chans = model.config.in_chans
@@ -133,7 +76,7 @@ class Trainer:
     def __init__(
         self,
         config: TrainConfig,
-        patches: Patches,
+        patches: Batches,
         folder: Path,
         device: torch.device,
         weights: Mapping[str, Tensor] | None = None,
@@ -311,22 +254,3 @@ def restore(model: SwinIR, lr: Picture) -> Picture:
     x = torch.from_numpy(lr).to(model.mean.device).permute(2, 0, 1)[None].float() / 255
     with torch.inference_mode():
         return picture_of(model(x)[0])
-
-
-def training_patches(photographs: Sequence[Picture], config: TrainConfig, coder: Coder | None = None) -> Patches:
-    """The patches of a run: photographs and drawn pictures, reduced or degraded; ``coder`` as ``degrade`` takes it.
-
-    Raises ValueError where no picture holds a patch.
-    """
-    pictures, scale = [*photographs, *drawn_pictures(config)], config.model.upscale
-    if config.degradation is None:
-        pairs, num_synthetic = [reduced_pair(picture, scale) for picture in pictures], config.synthetic_pictures
-    else:
-        pairs = list(degraded_pairs(pictures, scale, config.degradation, config.crops, config.seed, coder))
-        num_synthetic = config.synthetic_pictures * config.crops
-    return Patches(pairs, scale, config.patch, num_synthetic, config.synthetic_share)
-
-
-def drawn_pictures(config: TrainConfig) -> list[Picture]:
-    """Pictures that make up for what photographs lack; they belong after these."""
-    return [synthetic_picture(i, np.random.default_rng((config.seed, 7, i))) for i in range(config.synthetic_pictures)]

@@ -1,8 +1,9 @@
-"""All pictures of an archive as RGB in memory, as training wants them."""
+"""The pictures of an archive as RGB, as training wants them."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.dataset.images import read_picture
 from pipeline.dataset.listing import is_side_file
 from pipeline.dataset.picture import Limits, PictureError, Pixels
-from pipeline.dataset.reading import NoPictureError, one_line
+from pipeline.dataset.reading import one_line
 from pipeline.dataset.sources import Item, open_source, read_ahead
 from pipeline.errors import ConfigError, MediaError
 from pipeline.stages import in_parallel
@@ -20,21 +21,30 @@ _LIMITS = Limits(max_pixels=1 << 29, animated="first")
 _BUDGET_BYTES = 256 << 20
 
 
-def rgb_pictures(url: str, image_column: str | None = None) -> list[NDArray[np.uint8]]:
-    """Every picture of what ``open_source`` reads, (H, W, 3) uint8, upright, in the order of their keys.
+class RgbPictures(Sequence[NDArray[np.uint8]]):
+    """Every picture of what ``open_source`` reads, (H, W, 3) uint8, upright, in the order of their keys; read when asked for.
 
-    16 bits are rounded to 8, alpha is left out, an animation gives its first picture. Raises MediaError for the first that
-    cannot be read, by file and row, and ConfigError where there is none.
+    16 bits are rounded to 8, alpha is left out, an animation gives its first picture. ConfigError where there is none; taking
+    one that cannot be read raises MediaError, by file and row. To go through them reads ahead.
     """
-    source = open_source(url, image_column)
-    items = (item for item in source.items() if not is_side_file(item.key))
-    threads = os.cpu_count() or 1
-    with ThreadPoolExecutor(threads) as pool:
-        read = (one for one in read_ahead(source, items, threads, _BUDGET_BYTES) if not isinstance(one[1], NoPictureError))
-        pictures = list(in_parallel(pool, _decoded, read, 2 * threads))
-    if not pictures:
-        raise ConfigError(f"{url} holds no pictures")
-    return pictures
+
+    def __init__(self, url: str, image_column: str | None = None) -> None:
+        self._source = open_source(url, image_column)
+        self._items = [item for item in self._source.items() if not is_side_file(item.key) and not item.is_aside]
+        if not self._items:
+            raise ConfigError(f"{url} holds no pictures")
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:  # type: ignore[override]  # slices have no use
+        item = self._items[index]
+        return _decoded((item, self._source.read(item)))
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        threads = os.cpu_count() or 1
+        with ThreadPoolExecutor(threads) as pool:
+            yield from in_parallel(pool, _decoded, read_ahead(self._source, self._items, threads, _BUDGET_BYTES), 2 * threads)
 
 
 def _decoded(read: tuple[Item, bytes | MediaError]) -> NDArray[np.uint8]:

@@ -50,6 +50,11 @@ class Item:
     size_bytes: int
     version: str
 
+    @property
+    def is_aside(self) -> bool:
+        """Whether it is known to be nothing that anybody takes for a picture; reading it raises NoPictureError."""
+        return self.member.startswith(_ASIDE)
+
 
 class Source(Protocol):
     """An archive. ``items`` is for the driver; ``read`` may be called from several threads, on any machine."""
@@ -108,7 +113,7 @@ class _Archive:
     def read(self, item: Item) -> bytes:
         if item.member.startswith(_PROBLEM):
             raise MediaError(item.member.removeprefix(_PROBLEM))
-        if item.member.startswith(_ASIDE):
+        if item.is_aside:
             raise NoPictureError(item.member.removeprefix(_ASIDE))
         if item.size_bytes > MAX_BYTES:
             raise MediaError(

@@ -9,8 +9,9 @@ import torch
 import torch.distributed as dist
 
 from swinir.pairs import reduced_pair
+from swinir.patches import Patches
 from swinir.recipe import TrainConfig
-from swinir.training import Patches, Trainer
+from swinir.training import Trainer
 from tests.swinir.tiny import picture
 
 

@@ -14,6 +14,7 @@ from swinir.evaluation import (
     Task,
     as_picture,
     as_tensor,
+    colour_shifts,
     degraded,
     mean_of,
     measure,
@@ -156,3 +157,16 @@ def test_published_figures_are_of_models_that_can_be_named():
     assert {name.removesuffix("+") for name in published_scores()} <= set(PRESETS)
     assert published_scores()["lightweight-x2"]["Set5"] == [38.14, 0.9611]
     assert published_scores()["jpeg-gray-10"]["classic5"] == [30.27]
+
+
+def test_plain_colours_that_move_are_told_apart_from_borders_that_do():
+    def greener(x):
+        large = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+        large[:, 1] += 2 / 255
+        large[..., :9, :] = 7
+        return large
+
+    shifts = colour_shifts(greener, 2)
+    assert len(shifts) == 125
+    assert sum(abs(shift - 2) < 1e-3 for shift in shifts) == 100  # no green is greener than the greenest
+    assert sum(shift < 1e-3 for shift in shifts) == 25

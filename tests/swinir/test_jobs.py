@@ -67,6 +67,17 @@ def test_eval_ends_with_one_json_line_and_bicubic_scores_as_bicubic(folders):
     assert json.loads(only)["mean"]["psnr"] < summary["mean"]["psnr"]
 
 
+def test_eval_says_how_far_plain_colours_move(folders):
+    alone = json.loads(run("eval", "--model", "bicubic-x2", "--colours"))
+    assert alone == {"model": "bicubic-x2", "weights_sha256": "", "colours": {"median_codes": 0.0, "worst_codes": 0.0}}
+    pairs = ("--lr", folders / "lr", "--hr", folders / "hr")
+    beside = json.loads(run("eval", "--model", "bicubic-x2", "--colours", *pairs, "--json"))
+    assert beside["colours"] == alone["colours"]
+    assert beside["mean"]
+    with pytest.raises(ConfigError, match="takes grey pictures"):
+        run("eval", "--model", "denoise-gray-15", "--weights", "random", "--colours")
+
+
 def test_eval_of_equal_images_has_no_number_json_cannot_say(folders):
     out = run("eval", "--model", "identity", "--lr", folders / "hr", "--hr", folders / "hr", "--json")
     assert json.loads(out)["mean"]["psnr"] is None
@@ -232,7 +243,8 @@ def test_train_without_the_compiler_that_it_was_told_to_use_says_so(folders, tmp
     [
         ("stepps: 3", (), "unknown key 'stepps' in .*; did you mean 'steps'"),
         ("- 1", (), "must hold settings"),
-        ("", ("--model", "jpeg-color-10"), "name an enlarging model"),
+        ("", ("--model", "jpeg-color-10"), r"keeps the size.*\(degradation\)"),
+        ("", ("--model", "denoise-gray-25"), "pairs are RGB pictures"),
         ("", ("--model", "bicubic-x2"), "is not trained here"),
         ("", ("--val-lr", "x"), "belong together"),
         ("", ("--address", "auto"), "add --workers"),

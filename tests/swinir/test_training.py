@@ -13,10 +13,12 @@ from ranks import train_together
 from tiny import SMALL, picture
 
 from swinir.curves import plot_curves, read_log
+from swinir.degrade import Degradation
 from swinir.model import SwinIRConfig
 from swinir.pairs import reduced_pair
+from swinir.patches import Patches, training_patches
 from swinir.recipe import TrainConfig, learning_rate, same_run
-from swinir.training import Patches, Trainer
+from swinir.training import Trainer
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(
@@ -199,27 +201,26 @@ def test_every_curve_is_drawn_where_its_values_lie(tmp_path):
     assert blue[:, 0].max() < red[:, 0].min()
 
 
-def test_a_batch_depends_on_the_seed_and_the_step_alone(patches):
-    first, again, other = patches.batch(4, CONFIG), patches.batch(4, CONFIG), patches.batch(5, CONFIG)
-    assert torch.equal(first[0], again[0])
-    assert not torch.equal(first[0], other[0])
-    assert first[0].shape == (2, 3, 16, 16)
-    assert first[1].shape == (2, 3, 32, 32)
-
-
-def test_synthetic_pictures_give_their_share_of_the_patches():
-    pictures = [picture(96, 120, seed) for seed in range(3)]
-    patches = Patches([reduced_pair(each, 2) for each in pictures], 2, 16, num_synthetic=1, synthetic_share=0.25)
-    share = np.diff(patches.cumulative, prepend=0)[patches.places[:, 0] == 2].sum()
-    assert abs(share - 0.25) < 1e-9
-
-
 def test_the_start_passes_the_image_through(patches, tmp_path):
     trainer = Trainer(CONFIG, patches, tmp_path, CPU)
     x = torch.full((1, 3, 16, 16), 0.4)
     with torch.inference_mode():
         y = trainer.average(x)
     assert (y - 0.4).abs().max() < 0.1
+
+
+def test_restoration_at_the_same_size_begins_at_its_input(tmp_path):
+    model = SwinIRConfig(**(SMALL | {"depths": (2,), "num_heads": (2,), "upscale": 1, "upsampler": ""}))
+    config = dataclasses.replace(CONFIG, model=model, degradation=Degradation(noise_share=1.0, video_share=0.0), crops=1)
+    patches = training_patches([picture(64, 64, 0)], dataclasses.replace(config, synthetic_pictures=0))
+    trainer = Trainer(config, patches, tmp_path, CPU)
+    x = torch.rand(1, 3, 16, 16)
+    with torch.inference_mode():
+        assert (trainer.average(x) - x).abs().max() < 1e-6
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    for _ in range(2):
+        trainer.train_step()
+    assert not torch.equal(trainer.model.state_dict()["conv_after_body.weight"], before["conv_after_body.weight"])
 
 
 def test_a_log_cut_short_by_a_kill_is_read(tmp_path):
@@ -240,5 +241,3 @@ def test_settings_that_name_nothing_are_refused():
     for change in ({"loss": "l3"}, {"precision": "fp16"}, {"schedule": "linear"}, {"milestones": [0.5, 400_000]}):
         with pytest.raises(ValueError, match="must be"):
             dataclasses.replace(CONFIG, **change)
-    with pytest.raises(ValueError, match="add larger ones"):
-        Patches([reduced_pair(picture(24, 24, 0), 2)], 2, 24)

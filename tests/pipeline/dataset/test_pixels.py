@@ -12,7 +12,7 @@ import pytest
 from files import drawn, exif_block, saved
 from PIL import Image
 
-from pipeline.dataset.pixels import as_rgb, rgb_pictures
+from pipeline.dataset.pixels import RgbPictures, as_rgb
 from pipeline.errors import ConfigError, MediaError
 from tests.swinir.tiny import picture
 
@@ -30,7 +30,7 @@ def write(path: Path, values: list[bytes | None], column: str) -> Path:
 
 @pytest.mark.parametrize("column", ["image", "jpg"])
 def test_a_parquet_file_gives_its_pictures_in_the_order_of_its_rows(tmp_path, column):
-    found = rgb_pictures(str(write(tmp_path / "data.parquet", FILES, column)))
+    found = RgbPictures(str(write(tmp_path / "data.parquet", FILES, column)))
     assert len(found) == 3
     for pixels, truth in zip(found, (A, B, C), strict=True):
         assert np.array_equal(pixels, truth)
@@ -42,7 +42,7 @@ def test_a_folder_may_hold_parquet_files_and_pictures(tmp_path):
     (tmp_path / "README.md").write_text("not a picture, and nobody takes it for one")
     (tmp_path / "__card__").mkdir()  # as `swinir images` leaves it: a sheet of pictures, none of its results
     (tmp_path / "__card__" / "pairs.png").write_bytes(FILES[0])
-    assert [pixels.shape for pixels in rgb_pictures(str(tmp_path))] == [A.shape, B.shape, C.shape]
+    assert [pixels.shape for pixels in RgbPictures(str(tmp_path))] == [A.shape, B.shape, C.shape]
 
 
 @pytest.mark.parametrize(
@@ -56,27 +56,42 @@ def test_a_folder_may_hold_parquet_files_and_pictures(tmp_path):
 def test_a_damaged_row_is_named(tmp_path, damaged, message):
     path = write(tmp_path / "data.parquet", [FILES[0], damaged, FILES[2]], "image")
     with pytest.raises(MediaError, match=message) as caught:
-        rgb_pictures(str(path))
+        list(RgbPictures(str(path)))
     assert "\n" not in str(caught.value)
+    found = RgbPictures(str(path))
+    assert np.array_equal(found[2], C)  # the others can be had, one by one
+    with pytest.raises(MediaError, match=message):
+        found[1]
 
 
 def test_two_image_columns_must_be_chosen_from(tmp_path):
     table = pa.table({"photo": FILES, "mask": FILES[::-1]})
     pq.write_table(table, tmp_path / "two.parquet")
     with pytest.raises(ConfigError, match="choose by --image-column"):
-        rgb_pictures(str(tmp_path / "two.parquet"))
-    assert np.array_equal(rgb_pictures(str(tmp_path / "two.parquet"), "mask")[0], C)
+        RgbPictures(str(tmp_path / "two.parquet"))
+    assert np.array_equal(RgbPictures(str(tmp_path / "two.parquet"), "mask")[0], C)
+
+
+def test_pictures_come_one_by_one_as_they_come_in_a_row(tmp_path):
+    write(tmp_path / "b.parquet", FILES[1:], "image")
+    (tmp_path / "a.png").write_bytes(FILES[0])
+    found = RgbPictures(str(tmp_path))
+    assert len(found) == 3
+    for index in (2, 0, 1, -1):
+        assert np.array_equal(found[index], list(found)[index])
+    with pytest.raises(IndexError):
+        found[3]
 
 
 def test_pictures_are_upright_and_of_three_channels(tmp_path):
     Image.fromarray(drawn()).save(tmp_path / "turned.jpg", exif=exif_block(), quality=95)
     with Image.open(tmp_path / "turned.jpg") as image:
-        assert rgb_pictures(str(tmp_path))[0].shape == (*image.size, 3)  # on its side in the file
+        assert RgbPictures(str(tmp_path))[0].shape == (*image.size, 3)  # on its side in the file
 
 
 def test_a_jpeg_is_what_pillow_makes_of_it(tmp_path):
     (tmp_path / "a.jpg").write_bytes(saved(A, "JPEG"))
-    assert np.array_equal(rgb_pictures(str(tmp_path))[0], np.asarray(Image.open(io.BytesIO(saved(A, "JPEG")))))
+    assert np.array_equal(RgbPictures(str(tmp_path))[0], np.asarray(Image.open(io.BytesIO(saved(A, "JPEG")))))
 
 
 def test_channels_and_depths_become_rgb_of_8_bits():
