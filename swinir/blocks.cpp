@@ -1,10 +1,13 @@
-// The Swin transformer blocks of one residual group on a CPU: float32, in place, each window from load to store in the cache.
+// The Swin transformer blocks of one residual group on a CPU, in place, each window from load to store in the cache.
 //
 // A window is held channels first, (C, L) with its L tokens side by side: every step then works on whole vectors of tokens,
 // whatever the number of channels or of channels per head - the linear layers, the LayerNorms (over rows), the scores
 // (kept as keys x queries, so that softmax too runs over rows). Windows of a grid share no pixel, so each block writes where
 // it read, and no roll, partition or reverse ever touches memory. Weights are as PyTorch has them, (out, in), with the
 // LayerNorms' gains and the scale of the queries already multiplied in (blocks.py).
+//
+// All is float32, but that products may take both of their factors as bfloat16 where the processor multiplies those at twice
+// the rate (AVX-512 BF16). Its instruction adds two products to each float: factors then lie in pairs along the depth.
 
 #include <algorithm>
 #include <atomic>
@@ -13,7 +16,12 @@
 #include <cstdlib>
 #include <cstring>
 #include <thread>
+#include <type_traits>
 #include <vector>
+
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
 
 namespace {
 
@@ -35,6 +43,7 @@ typedef int32_t Ints __attribute__((vector_size(WIDTH * 4)));
 
 inline Floats& at(float* p) { return *reinterpret_cast<Floats*>(p); }
 inline const Floats& at(const float* p) { return *reinterpret_cast<const Floats*>(p); }
+inline const Ints& at(const int32_t* p) { return *reinterpret_cast<const Ints*>(p); }
 inline Floats all(float value) { return value - Floats{}; }
 inline Floats largest(Floats a, Floats b) { return a > b ? a : b; }
 
@@ -66,30 +75,68 @@ inline Floats gelu(Floats x) {
     return x * (x < 0.0f ? tail : 1.0f - tail);
 }
 
-// A matrix of weights as it lies in memory: steps between its rows and between its columns.
+// Factors of products as floats: nothing to do.
+constexpr int deep(int depth, const float*) { return depth; }
+inline Floats multiply_add(Floats sum, float w, Floats x) { return sum + w * x; }
+inline const float* by_depth(const float* in, int, float*) { return in; }
+inline const float* by_token(const float* in, int, float*) { return in; }
+
+#if defined(__AVX512BF16__)
+typedef int32_t Pair;  // two bfloat16, the first of them in the low half
+
+constexpr int deep(int depth, const Pair*) { return (depth + 1) / 2; }
+
+inline Floats multiply_add(Floats sum, Pair w, Ints x) {
+    return _mm512_dpbf16_ps(sum, (__m512bh)x, (__m512bh)(_mm512_set1_epi32(w)));
+}
+
+// (rows, L) floats to pairs of neighbouring rows; beside an odd last row lies 0.
+const Pair* by_depth(const float* in, int rows, Pair* out) {
+    alignas(64) static constexpr int16_t ZIP[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                    8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    const __m512i zip = _mm512_load_si512(ZIP);
+    for (int row = 0; row < rows; row += 2)
+        for (int token = 0; token < L; token += WIDTH) {
+            const float* first = in + row * L + token;
+            const __m512bh both = _mm512_cvtne2ps_pbh(row + 1 < rows ? at(first + L) : Floats{}, at(first));
+            _mm512_store_si512(out + row / 2 * L + token, _mm512_permutexvar_epi16(zip, (__m512i)both));
+        }
+    return out;
+}
+
+// (rows, L) floats to pairs of neighbouring tokens, (rows, L / 2).
+const Pair* by_token(const float* in, int rows, Pair* out) {
+    for (int i = 0; i < rows * L; i += 2 * WIDTH)
+        _mm512_store_si512(out + i / 2, (__m512i)_mm512_cvtne2ps_pbh(at(in + i + WIDTH), at(in + i)));
+    return out;
+}
+#endif
+
+// A matrix of factors as it lies in memory: steps between its rows and between its columns.
+template <class Factor, int COLUMN>
 struct Matrix {
-    const float* data;
-    int64_t row, column;
+    const Factor* data;
+    int64_t row;
 };
 
 // For R rows from ``row`` and all tokens: out = w (rows, depth) @ in (depth, L) + start, through ``store(row, token, value)``.
-template <int R, class Start, class Store>
-inline void rows_of_product(Matrix w, const float* in, int depth, int row, Start start, Store store) {
+template <int R, class Factor, int COLUMN, class Start, class Store>
+inline void rows_of_product(Matrix<Factor, COLUMN> w, const Factor* in, int depth, int row, Start start, Store store) {
     for (int token = 0; token < L; token += STRIP) {
         Floats sum[R][VECTORS];
 #pragma GCC unroll 8
         for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
             for (int v = 0; v < VECTORS; v++) sum[r][v] = start(row + r, token + v * WIDTH);
-        const float* weights = w.data + row * w.row;
-        for (int k = 0; k < depth; k++) {
-            Floats x[VECTORS];
+        const Factor* weights = w.data + row * w.row;
+        for (int k = 0; k < deep(depth, in); k++) {
+            std::remove_cvref_t<decltype(at(in))> x[VECTORS];
 #pragma GCC unroll 4
             for (int v = 0; v < VECTORS; v++) x[v] = at(in + k * L + token + v * WIDTH);
 #pragma GCC unroll 8
             for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
-                for (int v = 0; v < VECTORS; v++) sum[r][v] += weights[r * w.row + k * w.column] * x[v];
+                for (int v = 0; v < VECTORS; v++) sum[r][v] = multiply_add(sum[r][v], weights[r * w.row + k * COLUMN], x[v]);
         }
 #pragma GCC unroll 8
         for (int r = 0; r < R; r++)
@@ -115,30 +162,39 @@ inline void in_tiles(int rows, Some some) {
     }
 }
 
-template <class Start, class Store>
-inline void product(Matrix w, const float* in, int rows, int depth, Start start, Store store) {
+// On its own, or constants of all the steps around it would take the registers that its sums need.
+template <class Factor, int COLUMN, class Start, class Store>
+inline void product(Matrix<Factor, COLUMN> w, const Factor* in, int rows, int depth, Start start, Store store) {
     in_tiles(rows, [&]<int R>(int row) { rows_of_product<R>(w, in, depth, row, start, store); });
 }
 
+template <class Factor>
 struct Block {  // pointers as blocks.py packs them, one block after another
-    const float *qkv, *qkv_bias, *position, *proj, *proj_bias, *fc1, *fc1_bias, *fc2, *fc2_bias;
+    const Factor* qkv;
+    const float *qkv_bias, *position;
+    const Factor* proj;
+    const float* proj_bias;
+    const Factor* fc1;
+    const float* fc1_bias;
+    const Factor* fc2;
+    const float* fc2_bias;
 };
 
 struct Shape {
     int64_t batch, channels, height, width, heads, window, hidden;
 };
 
-struct Scratch {  // one window on its way through a block
-    float *x, *normal, *qkv, *scores, *attended, *hidden;
+struct Scratch {  // one window on its way through a block; the last two are for factors
+    float *x, *normal, *qkv, *scores, *attended, *hidden, *weights, *in;
     explicit Scratch(const Shape& s) {
-        int64_t sizes[] = {s.channels, s.channels, 3 * s.channels, L, s.channels, s.hidden};
+        int64_t sizes[] = {s.channels, s.channels, 3 * s.channels, L, s.channels, s.hidden, s.channels, s.channels + s.hidden + L};
         int64_t rows = 0;
         for (int64_t size : sizes) rows += size;
         memory = static_cast<float*>(std::aligned_alloc(64, rows * L * sizeof(float)));
         std::memset(memory, 0, rows * L * sizeof(float));  // of 7 x 7 windows the last tokens are never loaded
-        float** names[] = {&x, &normal, &qkv, &scores, &attended, &hidden};
+        float** names[] = {&x, &normal, &qkv, &scores, &attended, &hidden, &weights, &in};
         float* next = memory;
-        for (int i = 0; i < 6; next += sizes[i++] * L) *names[i] = next;
+        for (int i = 0; i < 8; next += sizes[i++] * L) *names[i] = next;
     }
     ~Scratch() { std::free(memory); }
     Scratch(const Scratch&) = delete;
@@ -164,16 +220,20 @@ void normalize(const float* x, float* out, int channels) {
 }
 
 // out (depth, L) = softmax(q k + position) v for one head; q, k and v are (depth, L).
-void attend(const float* q, const float* k, const float* v, const float* position, float* scores, float* out, int depth,
+template <class Factor>
+void attend(const float* q, const float* k, const float* v, const float* position, Scratch& scratch, float* out, int depth,
             int tokens) {
-    alignas(64) float peak[L], share[L];
-    for (float& each : peak) each = -3e38f;
+    alignas(64) float peaks[L], shares[L];
+    float *scores = scratch.scores, *peak = peaks, *share = shares;
+    Factor *weights = reinterpret_cast<Factor*>(scratch.weights), *in = reinterpret_cast<Factor*>(scratch.in);
+    for (float& each : peaks) each = -3e38f;
     // Keys as rows, so that softmax too runs over rows; the highest score of each query is noted on the way.
-    product({k, 1, L}, q, tokens, depth, [&](int key, int token) { return at(position + key * L + token); },
-            [&](int key, int token, Floats value) {
-                at(scores + key * L + token) = value;
-                at(peak + token) = largest(at(peak + token), value);
-            });
+    product(Matrix<Factor, L>{by_depth(k, depth, weights), 1}, by_depth(q, depth, in), tokens, depth,
+                    [=](int key, int token) { return at(position + key * L + token); },
+                    [=](int key, int token, Floats value) {
+                        at(scores + key * L + token) = value;
+                        at(peak + token) = largest(at(peak + token), value);
+                    });
     for (int token = 0; token < L; token += WIDTH) {
         Floats sum{};
         for (int j = 0; j < tokens; j++) {
@@ -183,8 +243,9 @@ void attend(const float* q, const float* k, const float* v, const float* positio
         }
         at(share + token) = 1.0f / sum;
     }
-    product({v, L, 1}, scores, depth, tokens, [](int, int) { return Floats{}; },
-            [&](int d, int token, Floats value) { at(out + d * L + token) = value * at(share + token); });
+    product(Matrix<Factor, 1>{by_token(v, depth, weights), deep(L, weights)}, by_depth(scores, tokens, in), depth, tokens,
+                    [](int, int) { return Floats{}; },
+                    [=](int d, int token, Floats value) { at(out + d * L + token) = value * at(share + token); });
 }
 
 // Where a window lies in the image. Each of its rows is two halves side by side or, in the last column of a shifted grid,
@@ -209,7 +270,7 @@ inline void copy(float* to, const float* from, int64_t count) {
         std::memcpy(to, from, count * sizeof(float));
 }
 
-void load(const Shape& s, const Place& place, const float* image, float* x) {
+inline __attribute__((always_inline)) void load(const Shape& s, const Place& place, const float* image, float* x) {
     for (int64_t c = 0; c < s.channels; c++, image += s.height * s.width, x += L)
         for (int64_t i = 0; i < s.window; i++) {
             copy(x + i * s.window, image + place.rows[i] + place.left, place.num_left);
@@ -217,7 +278,7 @@ void load(const Shape& s, const Place& place, const float* image, float* x) {
         }
 }
 
-void store(const Shape& s, const Place& place, float* image, const float* x) {
+inline __attribute__((always_inline)) void store(const Shape& s, const Place& place, float* image, const float* x) {
     for (int64_t c = 0; c < s.channels; c++, image += s.height * s.width, x += L)
         for (int64_t i = 0; i < s.window; i++) {
             copy(image + place.rows[i] + place.left, x + i * s.window, place.num_left);
@@ -225,37 +286,35 @@ void store(const Shape& s, const Place& place, float* image, const float* x) {
         }
 }
 
-void run_window(const Shape& s, const Block& block, const float* position, float* image, const Place& place, Scratch& scratch) {
+template <class Factor>
+void run_window(const Shape& s, const Block<Factor>& block, const float* position, float* image, const Place& place,
+                Scratch& scratch) {
     const int channels = s.channels, depth = s.channels / s.heads, hidden = s.hidden, tokens = s.window * s.window;
+    Factor* in = reinterpret_cast<Factor*>(scratch.in);
+    auto linear = [&](const Factor* w, const float* bias, const float* x, int rows, int columns, auto store) {
+        product(Matrix<Factor, 1>{w, deep(columns, w)}, by_depth(x, columns, in), rows, columns,
+                        [=](int row, int) { return all(bias[row]); }, store);
+    };
+    auto add_to_x = [x = scratch.x](int row, int token, Floats value) { at(x + row * L + token) += value; };
     load(s, place, image, scratch.x);
     normalize(scratch.x, scratch.normal, channels);
-    product({block.qkv, channels, 1}, scratch.normal, 3 * channels, channels,
-            [&](int row, int) { return all(block.qkv_bias[row]); },
-            [&](int row, int token, Floats value) { at(scratch.qkv + row * L + token) = value; });
+    linear(block.qkv, block.qkv_bias, scratch.normal, 3 * channels, channels,
+           [qkv = scratch.qkv](int row, int token, Floats value) { at(qkv + row * L + token) = value; });
     for (int head = 0; head < s.heads; head++) {
         const float* q = scratch.qkv + head * depth * L;
-        attend(q, q + channels * L, q + 2 * channels * L, position + head * L * L, scratch.scores,
-               scratch.attended + head * depth * L, depth, tokens);
+        attend<Factor>(q, q + channels * L, q + 2 * channels * L, position + head * L * L, scratch,
+                       scratch.attended + head * depth * L, depth, tokens);
     }
-    auto add_to_x = [&](int row, int token, Floats value) { at(scratch.x + row * L + token) += value; };
-    product({block.proj, channels, 1}, scratch.attended, channels, channels, [&](int row, int) { return all(block.proj_bias[row]); },
-            add_to_x);
+    linear(block.proj, block.proj_bias, scratch.attended, channels, channels, add_to_x);
     normalize(scratch.x, scratch.normal, channels);
-    product({block.fc1, channels, 1}, scratch.normal, hidden, channels, [&](int row, int) { return all(block.fc1_bias[row]); },
-            [&](int row, int token, Floats value) { at(scratch.hidden + row * L + token) = gelu(value); });
-    product({block.fc2, hidden, 1}, scratch.hidden, channels, hidden, [&](int row, int) { return all(block.fc2_bias[row]); }, add_to_x);
+    linear(block.fc1, block.fc1_bias, scratch.normal, hidden, channels,
+           [out = scratch.hidden](int row, int token, Floats value) { at(out + row * L + token) = gelu(value); });
+    linear(block.fc2, block.fc2_bias, scratch.hidden, channels, hidden, add_to_x);
     store(s, place, image, scratch.x);
 }
 
-}  // namespace
-
-// All blocks of a group over ``image`` (batch, channels, height, width), in place; height and width are whole windows. Every
-// second block is shifted, its ``position`` (4, heads, keys, queries) for interior, right, bottom and corner windows; the
-// others' is (1, heads, keys, queries). The pointers of ``blocks`` are 64-byte aligned where they are read as vectors.
-extern "C" void swinir_run_blocks(float* image, const int64_t* shape, const float* const* blocks, int num_blocks,
-                                  int num_threads) {
-    const Shape& s = *reinterpret_cast<const Shape*>(shape);
-    const Block* each = reinterpret_cast<const Block*>(blocks);
+template <class Factor>
+void run_blocks(float* image, const Shape& s, const Block<Factor>* each, int num_blocks, int num_threads) {
     const int64_t rows = s.height / s.window, columns = s.width / s.window, windows = s.batch * rows * columns;
     std::vector<std::atomic<int64_t>> next(num_blocks);
     // Neighbours share cache lines: whole rows go to one thread where there are enough for all.
@@ -269,7 +328,7 @@ extern "C" void swinir_run_blocks(float* image, const int64_t* shape, const floa
                 for (int64_t i = start; i < std::min(start + chunk, windows); i++) {
                     const int64_t column = i % columns, row = i / columns % rows, picture = i / (columns * rows);
                     const int kind = shift ? (column == columns - 1) + 2 * (row == rows - 1) : 0;
-                    run_window(s, each[index], each[index].position + kind * s.heads * L * L,
+                    run_window<Factor>(s, each[index], each[index].position + kind * s.heads * L * L,
                                image + picture * s.channels * s.height * s.width, place_of(s, row, column, shift), scratch);
                 }
             }
@@ -281,3 +340,23 @@ extern "C" void swinir_run_blocks(float* image, const int64_t* shape, const floa
     work();
     for (std::thread& other : others) other.join();
 }
+
+}  // namespace
+
+// All blocks of a group over ``image`` (batch, channels, height, width), in place; height and width are whole windows. Every
+// second block is shifted, its ``position`` (4, heads, keys, queries) for interior, right, bottom and corner windows; the
+// others' is (1, heads, keys, queries). The pointers of ``blocks`` are 64-byte aligned where they are read as vectors.
+extern "C" void swinir_run_blocks(float* image, const int64_t* shape, const void* const* blocks, int num_blocks,
+                                  int num_threads) {
+    run_blocks(image, *reinterpret_cast<const Shape*>(shape), reinterpret_cast<const Block<float>*>(blocks), num_blocks,
+               num_threads);
+}
+
+#if defined(__AVX512BF16__)
+// The same with weights in bfloat16, rows of an even length, 0 beside an odd last column.
+extern "C" void swinir_run_blocks_bf16(float* image, const int64_t* shape, const void* const* blocks, int num_blocks,
+                                       int num_threads) {
+    run_blocks(image, *reinterpret_cast<const Shape*>(shape), reinterpret_cast<const Block<Pair>*>(blocks), num_blocks,
+               num_threads);
+}
+#endif

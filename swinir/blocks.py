@@ -1,7 +1,8 @@
-"""SwinIR in float32 on a CPU with the blocks of each group in one compiled kernel, ``blocks.cpp``."""
+"""SwinIR on a CPU with the blocks of each group in one compiled kernel, ``blocks.cpp``."""
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import logging
 from collections.abc import Callable, Iterator
@@ -15,46 +16,59 @@ from swinir.compiled import block_kernel
 from swinir.model import Block, ResidualGroup, SwinIR, shift_masks
 
 TOKENS = 64  # L of blocks.cpp
+ENTRY_POINTS = {torch.float32: "swinir_run_blocks", torch.bfloat16: "swinir_run_blocks_bf16"}
 
 
-def fused(network: SwinIR) -> SwinIR:
+def fused(network: SwinIR, dtype: torch.dtype = torch.float32) -> SwinIR:
     """The same network by the compiled kernel where that can be had and agrees, else the network itself.
 
-    ``network`` is in float32 on the CPU, in evaluation mode.
+    ``network`` is in float32 on the CPU, in evaluation mode. With bfloat16 as ``dtype`` the factors of its products are
+    rounded to that, which is for processors that ``multiplies_bfloat16``.
     """
     kernel = block_kernel()
     if kernel is None or network.config.window_size**2 > TOKENS:
         return network
-    faster = FusedSwinIR(network, kernel)
+    faster = FusedSwinIR(network, kernel, dtype)
     x = torch.rand((1, network.config.in_chans, 16, 24), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         truth = network(x)
         # A compiler may be wrong about a processor; a wrong kernel is off by tenths.
-        if (faster(x) - truth).abs().max() <= 1e-3 * max(1.0, float(truth.abs().max())):
+        tolerance = 1e-3 if dtype == torch.float32 else 5e-2
+        if (faster(x) - truth).abs().max() <= tolerance * max(1.0, float(truth.abs().max())):
             return faster
     logging.getLogger("swinir").warning("the compiled blocks differ from PyTorch's on this machine; going on without them")
     return network
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether the compiled kernel has a way for bfloat16, as it does where the processor multiplies that by itself."""
+    return hasattr(block_kernel(), ENTRY_POINTS[torch.bfloat16])
+
+
 class FusedSwinIR(SwinIR):
     """What ``network`` computes, by the kernel; shares its parameters, and takes a copy of the blocks'.
 
-    Float32 on the CPU, for inference. Differs from the network by rounding only: 1e-5 at most on the published goldens.
+    On the CPU, for inference. In float32 it differs from the network by rounding only: 1e-5 at most on the published goldens.
+    In bfloat16 both factors of every product in the body are rounded to 8 bits; what is added up, normalised and carried from
+    block to block stays float32.
     """
 
-    def __init__(self, network: SwinIR, library: ctypes.CDLL) -> None:
+    def __init__(self, network: SwinIR, library: ctypes.CDLL, dtype: torch.dtype = torch.float32) -> None:
         torch.nn.Module.__init__(self)
         self.__dict__.update(network.__dict__)
-        self._run_blocks = library.swinir_run_blocks
+        self._run_blocks = getattr(library, ENTRY_POINTS[dtype])
         groups: list[Any] = list(self.layers)
-        self._groups = [(group, PackedGroup(group, self.config.window_size)) for group in groups]
+        self._groups = [
+            (PackedGroup(group, self.config.window_size, dtype), copy.deepcopy(group.conv).to(dtype)) for group in groups
+        ]
+        self._dtype = dtype
 
     def _body(self, shallow: Tensor) -> Tensor:
         x = channel_norm(shallow, self.patch_embed.norm)
-        for group, packed in self._groups:
+        for packed, conv in self._groups:
             y = x.clone(memory_format=torch.contiguous_format)
             packed.run(self._run_blocks, y)
-            x = x + group.conv(y)
+            x = x + conv(y.to(self._dtype))
         return channel_norm(x, self.norm)
 
 
@@ -65,11 +79,14 @@ def channel_norm(x: Tensor, norm: torch.nn.LayerNorm) -> Tensor:
 
 
 class PackedGroup:
-    """The parameters of a group's blocks as the kernel reads them."""
+    """The parameters of a group's blocks as the kernel reads them; weights in ``dtype``, all else in float32."""
 
-    def __init__(self, group: ResidualGroup, window_size: int) -> None:
+    def __init__(self, group: ResidualGroup, window_size: int, dtype: torch.dtype) -> None:
         blocks: list[Any] = list(group.residual_group.blocks)
-        self._tensors = [[t.contiguous() for t in packed(block, i % 2 == 1, window_size)] for i, block in enumerate(blocks)]
+        self._tensors = [
+            [factors(t, dtype).contiguous() if t.ndim == 2 else t.contiguous() for t in packed(block, i % 2 == 1, window_size)]
+            for i, block in enumerate(blocks)
+        ]
         pointers = [tensor.data_ptr() for tensors in self._tensors for tensor in tensors]
         self._pointers = (ctypes.c_void_p * len(pointers))(*pointers)
         self._heads, self._hidden, self._window = blocks[0].attn.num_heads, blocks[0].mlp.fc1.out_features, window_size
@@ -78,6 +95,11 @@ class PackedGroup:
         """(B, C, H, W) float32, contiguous, H and W whole windows; changed in place."""
         shape = (ctypes.c_int64 * 7)(*x.shape, self._heads, self._window, self._hidden)
         run_blocks(ctypes.c_void_p(x.data_ptr()), shape, self._pointers, len(self._tensors), torch.get_num_threads())
+
+
+def factors(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """(out, in) in ``dtype``, the rows of an even length in bfloat16, which the kernel takes in pairs."""
+    return weight if dtype == torch.float32 else F.pad(weight, (0, weight.shape[1] % 2)).to(dtype)
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from swinir.blocks import FusedSwinIR, fused
+from swinir.blocks import FusedSwinIR, fused, multiplies_bfloat16
 from swinir.codes import Pictures, as_floats, to_codes
 from swinir.compiled import block_kernel, capabilities
 from swinir.ensemble import SelfEnsemble
@@ -31,7 +31,7 @@ OVERLAP_SHALLOW = 16
 # Cost per useful pixel on the CPU is flat from 128 to 256; larger tiles cost memory and save little overlap.
 CPU_TILE = 256
 GPU_TILE = 512
-# Up to so many channels the compiled blocks in fp32 beat AMX in bf16: most of the time is not matrix products.
+# Up to so many channels the compiled blocks beat PyTorch with AMX: most of the time is not matrix products.
 NARROW = 64
 SMALLEST_TILE = 32  # rounded up to whole windows
 # On the CPU one forward pass at a time in a process. It has all cores anyway, and oneDNN's shared AMX kernels
@@ -156,9 +156,10 @@ class Upscaler:
             self._exact = fused(network)
         self._network = self._exact
         if self.precision == "bf16" and isinstance(network, SwinIR):
-            self._network = rounded = copy.deepcopy(network).set_body_dtype(torch.bfloat16)
             if self.device.type == "cuda":
-                self._network = by_triton(network, rounded, self.tile, batch)
+                self._network = by_triton(network, in_bfloat16(network), self.tile, batch)
+            else:
+                self._network = fused_bfloat16(network) or in_bfloat16(network)
         engines = {FusedSwinIR: "compiled blocks", TritonSwinIR: "triton"}
         self.engine = engines.get(type(self._network), "pytorch")
 
@@ -291,6 +292,19 @@ class Upscaler:
         return output
 
 
+def in_bfloat16(network: SwinIR) -> SwinIR:
+    """A copy with its body in bfloat16, by PyTorch."""
+    return copy.deepcopy(network).set_body_dtype(torch.bfloat16)
+
+
+def fused_bfloat16(network: SwinIR) -> SwinIR | None:
+    """The compiled blocks in bfloat16 where they can be had, but for wide networks on AMX: PyTorch, which has that, wins."""
+    if (capabilities().get("amx_bf16") and network.config.embed_dim > NARROW) or not multiplies_bfloat16():
+        return None
+    faster = fused(network, torch.bfloat16)
+    return None if faster is network else faster
+
+
 def choose_device(name: str) -> torch.device:
     """ "auto" is CUDA where there is one. Raises ValueError for a device that is not there."""
     if name == "auto":
@@ -316,12 +330,17 @@ def choose_precision(name: str, device: torch.device, width: int = 0) -> str:
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    if device.type != "cpu" or (0 < width <= NARROW and block_kernel() is not None):
+    if device.type != "cpu":
         return "fp32"
-    has = capabilities().get
-    # Measured: with AMX 3.8 times as fast as fp32; with AVX-512 BF16 1.3 to 1.7 times on AMD, but 0.7 on Intel, which has
-    # AVX-512 FP16 beside it.
-    return "bf16" if has("amx_bf16") or (has("avx512_bf16") and not has("avx512_fp16")) else "fp32"
+    narrow, has = 0 < width <= NARROW, capabilities().get
+    if has("amx_bf16"):  # measured: wide networks 3.8 times as fast as in fp32
+        faster = not narrow or block_kernel() is None
+    else:
+        # Measured on AMD: 1.4 to 1.6 times as fast by the compiled blocks, 1.8 times in training. Intel's, known by AVX-512
+        # FP16 beside it, does no more multiplications a cycle than in fp32, and PyTorch is at 0.7 of that.
+        only_fp32 = narrow and block_kernel() is not None and not multiplies_bfloat16()
+        faster = bool(has("avx512_bf16")) and not has("avx512_fp16") and not only_fp32
+    return "bf16" if faster else "fp32"
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import subprocess
@@ -15,10 +16,11 @@ from hypothesis import strategies as st
 from tiny import from_golden, network
 
 from swinir import blocks, compiled
-from swinir.blocks import FusedSwinIR, fused
+from swinir.blocks import FusedSwinIR, fused, multiplies_bfloat16
 from swinir.compiled import block_kernel, build
 
 GOLDEN = sorted((Path(__file__).resolve().parents[1] / "golden").glob("*.npz"))
+needs_bfloat16 = pytest.mark.skipif(not multiplies_bfloat16(), reason="the processor or the compiler multiplies no bfloat16")
 needs_kernel = pytest.mark.skipif(block_kernel() is None, reason="there is no C++ compiler")
 
 
@@ -46,6 +48,42 @@ def test_any_shape_on_any_number_of_threads(batch, height, width, threads, heads
     torch.set_num_threads(threads)
     with torch.inference_mode():
         torch.testing.assert_close(fused(model)(x), model(x), rtol=0, atol=1e-5)
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_bfloat16_is_near_every_golden(path):
+    model, x, truth = from_golden(path)
+    faster = fused(model, torch.bfloat16)
+    assert isinstance(faster, FusedSwinIR)
+    with torch.inference_mode():
+        error = faster(x).numpy() - truth
+    assert 0 < np.mean(error**2) < 1e-5  # 50 dB
+
+
+@needs_bfloat16
+@settings(deadline=None, max_examples=30)
+@given(
+    batch=st.integers(1, 3), height=st.integers(1, 40), width=st.integers(1, 40), threads=st.integers(1, 3),
+    heads=st.integers(1, 3), depth=st.integers(1, 3), window=st.sampled_from([4, 7, 8]), mlp_ratio=st.sampled_from([1, 2.4]),
+    per_head=st.sampled_from([5, 6, 10]),
+)  # fmt: skip
+def test_any_shape_in_bfloat16_is_as_near_as_that_is_fine(
+    batch, height, width, threads, heads, depth, window, mlp_ratio, per_head
+):
+    """Odd depths of every product among them, which the kernel fills up to pairs."""
+    model = network(
+        depths=(depth,), num_heads=(heads,), embed_dim=per_head * heads, window_size=window, mlp_ratio=mlp_ratio, upscale=2
+    )
+    x = torch.rand(batch, 3, height, width)
+    torch.set_num_threads(threads)
+    with torch.inference_mode():
+        truth = model(x)
+        faster = fused(model, torch.bfloat16)
+        by_pytorch = copy.deepcopy(model).set_body_dtype(torch.bfloat16)
+        assert isinstance(faster, FusedSwinIR)
+        error, theirs = ((other(x) - truth).square().mean().sqrt() for other in (faster, by_pytorch))
+    assert error < 1.1 * theirs + 1e-6
 
 
 @needs_kernel

@@ -11,6 +11,7 @@ import torch
 from tiny import SMALL, as_tensor, network, picture, psnr
 from torch import nn
 
+from swinir.blocks import multiplies_bfloat16
 from swinir.checkpoint import to_bytes, weights_digest
 from swinir.model import SwinIRConfig
 from swinir.resize import resize
@@ -209,21 +210,41 @@ def test_a_device_that_is_not_there_is_said():
     assert choose_device("auto").type == "cpu"
 
 
+AMX = {"amx_bf16": True, "avx512_bf16": True, "avx512_fp16": True}
+AMD = {"avx512_bf16": True}
+
+
 @pytest.mark.parametrize(
-    ("processor", "width", "expected"),
+    ("processor", "width", "kernel", "expected"),
     [
-        ({}, 180, "fp32"),
-        ({"amx_bf16": True, "avx512_bf16": True, "avx512_fp16": True}, 180, "bf16"),
-        ({"amx_bf16": True, "avx512_bf16": True, "avx512_fp16": True}, 60, "fp32"),
-        ({"avx512_bf16": True}, 180, "bf16"),  # AMD
-        ({"avx512_bf16": True, "avx512_fp16": True}, 180, "fp32"),  # Intel without AMX
+        ({}, 180, "float32", "fp32"),
+        (AMX, 180, "both", "bf16"),
+        (AMX, 60, "both", "fp32"),
+        (AMX, 60, "none", "bf16"),
+        (AMD, 180, "both", "bf16"),
+        (AMD, 60, "both", "bf16"),
+        (AMD, 60, "float32", "fp32"),  # a compiler that knows no AVX-512 BF16
+        (AMD, 60, "none", "bf16"),
+        (AMD, 0, "none", "bf16"),  # training
+        ({"avx512_bf16": True, "avx512_fp16": True}, 180, "both", "fp32"),  # Intel without AMX
     ],
 )
-def test_bf16_on_a_cpu_only_where_it_is_faster(monkeypatch, processor, width, expected):
+def test_bf16_on_a_cpu_only_where_it_is_faster(monkeypatch, processor, width, kernel, expected):
     monkeypatch.setattr("swinir.upscaler.capabilities", lambda: processor)
-    monkeypatch.setattr("swinir.upscaler.block_kernel", lambda: "a kernel")
+    monkeypatch.setattr("swinir.upscaler.block_kernel", lambda: None if kernel == "none" else kernel)
+    monkeypatch.setattr("swinir.upscaler.multiplies_bfloat16", lambda: kernel == "both")
     assert choose_precision("auto", torch.device("cpu"), width) == expected
     assert choose_precision("bf16", torch.device("cpu"), width) == "bf16"
+
+
+@pytest.mark.skipif(not multiplies_bfloat16(), reason="the processor or the compiler does not multiply bfloat16")
+@pytest.mark.parametrize(
+    ("processor", "width", "engine"), [(AMD, 12, "compiled blocks"), (AMX, 12, "compiled blocks"), (AMX, 72, "pytorch")]
+)
+def test_bf16_is_computed_by_what_is_faster(monkeypatch, processor, width, engine):
+    monkeypatch.setattr("swinir.upscaler.capabilities", lambda: processor)
+    upscaler = Upscaler.from_network(network(embed_dim=width), scale=2, device="cpu", precision="bf16")
+    assert (upscaler.engine, upscaler.precision) == (engine, "bf16")
 
 
 def test_importing_the_package_does_not_import_torch():
