@@ -24,6 +24,7 @@ from pipeline.errors import ConfigError
 if TYPE_CHECKING:  # torch loads with the first use: the command line's help does without
     from swinir import Upscaler
     from swinir.evaluation import Measured, Scores, Task
+    from swinir.perceptual import Lpips
     from swinir.strip import Spot
 
 NUM_SPOTS = 6  # in a strip
@@ -56,6 +57,7 @@ def evaluate(
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     tile: Annotated[int | None, typer.Option(help="Tile length in input pixels.")] = None,
     colours: Annotated[bool, typer.Option("--colours", help="Also say how far plain colours move; needs no pictures.")] = False,
+    lpips: Annotated[bool, typer.Option("--lpips", help="Also LPIPS, lower is better; fetches its weights once.")] = False,
     markdown: Annotated[Path | None, typer.Option(help="Write the tables to this file, as Markdown.")] = None,
     strip: Annotated[Path | None, typer.Option(help="Write the spots of most difference to this PNG.")] = None,
     json_only: Annotated[bool, typer.Option("--json", help="Print the JSON line alone.")] = False,
@@ -77,7 +79,7 @@ def evaluate(
         return
     task = task_for(upscaler, model, noise, jpeg, bool(lr))
     found = found or chosen(sets or [], datasets, task)
-    results, spots = measure_all(upscaler, task, found, NUM_SPOTS if strip else 0)
+    results, spots = measure_all(upscaler, task, found, open_lpips() if lpips else None, NUM_SPOTS if strip else 0)
     if strip:
         write_strip(spots, task, upscaler.name, strip)
     pages = [page(name, rows, task, upscaler) for name, rows in results]
@@ -97,6 +99,15 @@ def open_model(model: str, **settings: Any) -> Upscaler:  # noqa: ANN401 - Upsca
         return Upscaler(model, **settings)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def open_lpips() -> Lpips:
+    from swinir.perceptual import load_lpips
+
+    try:
+        return load_lpips()
+    except ValueError as error:
+        raise ConfigError(f"--lpips: {error}") from error
 
 
 def shifts_of(upscaler: Upscaler) -> dict[str, float]:
@@ -136,7 +147,7 @@ def chosen(sets: list[str], root: Path | None, task: Task) -> list[Dataset]:
 
 
 def measure_all(
-    upscaler: Upscaler, task: Task, found: Sequence[Dataset], num_spots: int
+    upscaler: Upscaler, task: Task, found: Sequence[Dataset], perceptual: Lpips | None, num_spots: int
 ) -> tuple[list[tuple[str, list[Row]]], list[Spot]]:
     """The rows of each test set, and of all pictures the ``num_spots`` spots where model and baseline differ most."""
     from swinir.strip import worst_spot
@@ -146,7 +157,7 @@ def measure_all(
     for name, pairs in found:
         rows = []
         for pair in pairs:
-            measured = measure_pair(upscaler, task, pair)
+            measured = measure_pair(upscaler, task, pair, perceptual)
             row = Row((pair.small or pair.large).name, measured.ours, measured.baseline)
             rows.append(row)
             if num_spots:
@@ -156,7 +167,7 @@ def measure_all(
     return results, spots
 
 
-def measure_pair(upscaler: Upscaler, task: Task, pair: Pair) -> Measured:
+def measure_pair(upscaler: Upscaler, task: Task, pair: Pair, perceptual: Lpips | None = None) -> Measured:
     """Read, degrade where there is no degraded picture, restore, compare.
 
     ``large`` may exceed a multiple of the scale, as uncropped originals do.
@@ -175,7 +186,7 @@ def measure_pair(upscaler: Upscaler, task: Task, pair: Pair) -> Measured:
             raise ConfigError(f"{sizes} {width}x{height}; is the model of the right scale?")
         truth = truth[:height, :width]
     try:
-        return measure(task, upscaler.upscale, x, truth)
+        return measure(task, upscaler.upscale, x, truth, perceptual)
     except (ValueError, FloatingPointError) as error:
         raise ConfigError(f"{pair.large}: {error}") from error
 
@@ -198,7 +209,8 @@ def mean_row(rows: Sequence[Row]) -> Row:
 def page(name: str, rows: Sequence[Row], task: Task, upscaler: Upscaler) -> tuple[str, list[str], list[list[str]]]:
     """Title, headings and cells of a test set's table: its pictures, their mean, and what was published where that is known."""
     title = f"{name}: {upscaler.name}, {upscaler.device} {upscaler.precision}, {task}"
-    units = ["PSNR dB", "SSIM", *(["PSNR-B dB"] if task.kind == "jpeg" else [])]
+    scores = rows[0].ours
+    units = ["PSNR dB", "SSIM", *["PSNR-B dB"] * (scores.psnr_b is not None), *["LPIPS"] * (scores.lpips is not None)]
     headings = ["image", *units, *(f"{task.baseline} {unit.removeprefix('PSNR ')}" for unit in units)]
     cells = [[row.image, *figures(row.ours), *figures(row.baseline)] for row in [*rows, mean_row(rows)]]
     known = published(name, task, upscaler)
@@ -209,7 +221,7 @@ def page(name: str, rows: Sequence[Row], task: Task, upscaler: Upscaler) -> tupl
 
 
 def figures(values: Sequence[float | None]) -> list[str]:
-    return [f"{value:.{digits}f}" for value, digits in zip(values, (2, 4, 2), strict=False) if value is not None]
+    return [f"{value:.{digits}f}" for value, digits in zip(values, (2, 4, 2, 4), strict=False) if value is not None]
 
 
 def published(name: str, task: Task, upscaler: Upscaler) -> dict[str, list[float]]:

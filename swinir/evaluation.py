@@ -22,6 +22,7 @@ from torch import Tensor
 
 from swinir.codes import as_floats, to_codes
 from swinir.metrics import channels, luma, psnr, psnr_b, psnr_ssim_y, ssim
+from swinir.perceptual import Lpips, lpips_of
 from swinir.presets import PRESETS
 from swinir.resize import resize_uint8
 
@@ -34,11 +35,12 @@ Restore = Callable[[Tensor], Tensor]  # (1, C, H, W) float32 in [0, 1], not clam
 
 
 class Scores(NamedTuple):
-    """PSNR in dB, SSIM, and PSNR-B in dB for JPEG artifacts (None elsewhere)."""
+    """PSNR in dB, SSIM, PSNR-B in dB for JPEG artifacts (None elsewhere), and LPIPS where that is asked for."""
 
     psnr: float
     ssim: float
     psnr_b: float | None = None
+    lpips: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +126,19 @@ def degraded(task: Task, truth: Picture) -> Tensor:
     return torch.from_numpy(np.moveaxis(np.atleast_3d(noisy), 2, 0)[None].astype(np.float32))
 
 
-def measure(task: Task, restore: Restore, x: Tensor, truth: Picture) -> Measured:
-    """The scores of ``restore(x)``, rounded to uint8, and of the baseline. Raises ValueError where shapes do not fit."""
+def measure(task: Task, restore: Restore, x: Tensor, truth: Picture, perceptual: Lpips | None = None) -> Measured:
+    """The scores of ``restore(x)``, rounded to uint8, and of the baseline, with LPIPS by ``perceptual`` if given.
+
+    Raises ValueError where shapes do not fit.
+    """
     before = as_picture(x)
     baseline = resize_uint8(before, task.level) if task.kind == "sr" and task.level > 1 else before
     ours = as_picture(restore(x))
-    return Measured(score(task, ours, truth), score(task, baseline, truth), (baseline, ours, truth))
+    scores = [
+        score(task, picture, truth)._replace(lpips=lpips_of(perceptual, picture, truth) if perceptual else None)
+        for picture in (ours, baseline)
+    ]
+    return Measured(scores[0], scores[1], (baseline, ours, truth))
 
 
 def score(task: Task, output: Picture, truth: Picture) -> Scores:

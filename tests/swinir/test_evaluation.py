@@ -113,7 +113,7 @@ def test_grey_is_what_the_reference_measures_each_task_on():
 def test_enlarging_is_scored_on_luma_within_a_border_and_restoring_on_all_there_is():
     truth, output = picture(40, 40), picture(40, 40, seed=1)
     a, b = channels(output), channels(truth)
-    assert score(Task("sr", 2), output, truth) == (*psnr_ssim_y(output, truth, 2), None)
+    assert score(Task("sr", 2), output, truth) == Scores(*psnr_ssim_y(output, truth, 2))
     noise = score(Task("noise", 15), output, truth)
     assert noise.psnr == psnr(np.stack(a), np.stack(b))
     assert noise.ssim == pytest.approx(sum(ssim(x, y) for x, y in zip(a, b, strict=True)) / 3)
@@ -147,7 +147,7 @@ def test_the_model_is_given_noise_before_it_is_rounded():
 
 
 def test_a_mean_has_the_columns_that_all_rows_have():
-    assert mean_of([Scores(30, 0.5, 28), Scores(32, 0.7, 29)]) == (31, pytest.approx(0.6), 28.5)
+    assert mean_of([Scores(30, 0.5, 28), Scores(32, 0.7, 29)]) == (31, pytest.approx(0.6), 28.5, None)
     assert mean_of([Scores(30, 0.5), Scores(32, 0.7)]).psnr_b is None
     with pytest.raises(ValueError, match="no images"):
         mean_of([])
