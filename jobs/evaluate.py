@@ -56,7 +56,7 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     tile: Annotated[int | None, typer.Option(help="Tile length in input pixels.")] = None,
-    colours: Annotated[bool, typer.Option("--colours", help="Also say how far plain colours move; needs no pictures.")] = False,
+    colours: Annotated[bool, typer.Option("--colours", help="Say instead how far plain colours move.")] = False,
     lpips: Annotated[bool, typer.Option("--lpips", help="Also LPIPS, lower is better; fetches its weights once.")] = False,
     markdown: Annotated[Path | None, typer.Option(help="Write the tables to this file, as Markdown.")] = None,
     strip: Annotated[Path | None, typer.Option(help="Write the spots of most difference to this PNG.")] = None,
@@ -65,6 +65,8 @@ def evaluate(
     """Print PSNR and SSIM per image, a baseline and published figures beside them; the last line is JSON."""
     if (lr is None) != (hr is None) or (lr and sets):
         raise ConfigError("--lr and --hr belong together, and stand for the names of test sets; give both alone or neither")
+    if colours and (sets or lr or noise or jpeg or lpips or markdown or strip):
+        raise ConfigError("--colours measures no pictures; leave out what is about those, or run it once with and once without")
     for file in (markdown, strip):
         if file and not file.parent.is_dir():
             raise ConfigError(f"{file} cannot be written: {file.parent} is not a folder; make it first")
@@ -73,9 +75,8 @@ def evaluate(
         model, weights=weights, strength=strength, weights_fidelity=weights_fidelity, ensemble=ensemble or 1,
         device=device, precision=precision, tile=tile,
     )  # fmt: skip
-    shifts = shifts_of(upscaler) if colours else None
-    if shifts and not (found or sets or datasets):
-        print(json.dumps({"model": upscaler.name, "weights_sha256": upscaler.weights_sha256, "colours": shifts}))
+    if colours:
+        print(json.dumps({"model": upscaler.name, "weights_sha256": upscaler.weights_sha256, **shifts_of(upscaler)}))
         return
     task = task_for(upscaler, model, noise, jpeg, bool(lr))
     found = found or chosen(sets or [], datasets, task)
@@ -88,7 +89,7 @@ def evaluate(
     if not json_only:
         for parts in pages:
             Console().print(as_table(*parts))
-    print(json.dumps(summary(results, task, upscaler) | ({"colours": shifts} if shifts else {})))
+    print(json.dumps(summary(results, task, upscaler)))
 
 
 def open_model(model: str, **settings: Any) -> Upscaler:  # noqa: ANN401 - Upscaler's own
@@ -116,8 +117,11 @@ def shifts_of(upscaler: Upscaler) -> dict[str, float]:
 
     if upscaler.in_chans == 1:
         raise ConfigError(f"--colours: {upscaler.name} takes grey pictures; leave it out")
-    shifts = colour_shifts(upscaler.upscale, upscaler.scale)
-    return {"median_codes": round(statistics.median(shifts), 2), "worst_codes": round(max(shifts), 2)}
+    try:
+        shifts = colour_shifts(upscaler.upscale, upscaler.scale)
+    except (ValueError, FloatingPointError) as error:
+        raise ConfigError(f"--colours: {error}") from error
+    return {"colours": len(shifts), "median_codes": round(statistics.median(shifts), 2), "worst_codes": round(max(shifts), 2)}
 
 
 def task_for(upscaler: Upscaler, model: str, noise: int | None, jpeg: int | None, have_pairs: bool) -> Task:

@@ -46,7 +46,7 @@ class Run:
         from pipeline.dataset.pixels import RgbPictures
         from pipeline.video.worn import worn
         from swinir.pairs import write_sheet
-        from swinir.patches import training_patches
+        from swinir.patches import PatchError, training_patches
         from swinir.training import Trainer
         from swinir.weights import load_checkpoint
 
@@ -62,9 +62,12 @@ class Run:
                 write_sheet(patches.pairs_at(trainer.step), self.out / "pairs.png")
                 given = f"{len(photographs)} photographs, {len(validation)} validation pairs"
                 tell(f"{given}, {target}, step {trainer.step} of {settings.steps}")
-            trainer.run(validation, lambda row: tell(json.dumps(row)), self.every)
         except ValueError as error:
             raise ConfigError(" ".join(str(error).split())[:300]) from error
+        try:
+            trainer.run(validation, lambda row: tell(json.dumps(row)), self.every)
+        except PatchError as error:
+            raise ConfigError(str(error)) from error
         if trainer.rank == 0 and self.export is not None:
             source = self.data.rstrip("/").rpartition("/")[2]
             export_weights(trainer, validation, {"source": source, "photographs": len(photographs)}, self.export)
@@ -167,7 +170,9 @@ def train_config(settings: dict[str, Any], device: str) -> TrainConfig:
     precision = settings.pop("precision", "auto")
     try:
         architecture = preset(name).config
-        if architecture is None or architecture.in_chans != 3:
+        if architecture is None:
+            raise ValueError(f"{name} is not trained here: it has no weights, or its file alone says what network it is")
+        if architecture.in_chans != 3:
             raise ValueError(f"{name} is not trained here: pairs are RGB pictures; name a model that takes those")
         if architecture.upscale == 1 and settings.get("degradation") is None:
             raise ValueError(

@@ -162,7 +162,6 @@ inline void in_tiles(int rows, Some some) {
     }
 }
 
-// On its own, or constants of all the steps around it would take the registers that its sums need.
 template <class Factor, int COLUMN, class Start, class Store>
 inline void product(Matrix<Factor, COLUMN> w, const Factor* in, int rows, int depth, Start start, Store store) {
     in_tiles(rows, [&]<int R>(int row) { rows_of_product<R>(w, in, depth, row, start, store); });
@@ -186,12 +185,12 @@ struct Shape {
 
 struct Scratch {  // one window on its way through a block; the last two are for factors
     float *x, *normal, *qkv, *scores, *attended, *hidden, *weights, *in;
-    explicit Scratch(const Shape& s) {
-        int64_t sizes[] = {s.channels, s.channels, 3 * s.channels, L, s.channels, s.hidden, s.channels, s.channels + s.hidden + L};
+    Scratch(const Shape& s, bool paired) {
+        const int64_t depth = paired ? s.channels / s.heads : 0, most = paired ? std::max({s.channels, s.hidden, int64_t(L)}) : 0;
+        int64_t sizes[] = {s.channels, s.channels, 3 * s.channels, L, s.channels, s.hidden, (depth + 1) / 2, (most + 1) / 2};
         int64_t rows = 0;
         for (int64_t size : sizes) rows += size;
         memory = static_cast<float*>(std::aligned_alloc(64, rows * L * sizeof(float)));
-        std::memset(memory, 0, rows * L * sizeof(float));  // of 7 x 7 windows the last tokens are never loaded
         float** names[] = {&x, &normal, &qkv, &scores, &attended, &hidden, &weights, &in};
         float* next = memory;
         for (int i = 0; i < 8; next += sizes[i++] * L) *names[i] = next;
@@ -229,11 +228,11 @@ void attend(const float* q, const float* k, const float* v, const float* positio
     for (float& each : peaks) each = -3e38f;
     // Keys as rows, so that softmax too runs over rows; the highest score of each query is noted on the way.
     product(Matrix<Factor, L>{by_depth(k, depth, weights), 1}, by_depth(q, depth, in), tokens, depth,
-                    [=](int key, int token) { return at(position + key * L + token); },
-                    [=](int key, int token, Floats value) {
-                        at(scores + key * L + token) = value;
-                        at(peak + token) = largest(at(peak + token), value);
-                    });
+            [=](int key, int token) { return at(position + key * L + token); },
+            [=](int key, int token, Floats value) {
+                at(scores + key * L + token) = value;
+                at(peak + token) = largest(at(peak + token), value);
+            });
     for (int token = 0; token < L; token += WIDTH) {
         Floats sum{};
         for (int j = 0; j < tokens; j++) {
@@ -244,8 +243,8 @@ void attend(const float* q, const float* k, const float* v, const float* positio
         at(share + token) = 1.0f / sum;
     }
     product(Matrix<Factor, 1>{by_token(v, depth, weights), deep(L, weights)}, by_depth(scores, tokens, in), depth, tokens,
-                    [](int, int) { return Floats{}; },
-                    [=](int d, int token, Floats value) { at(out + d * L + token) = value * at(share + token); });
+            [](int, int) { return Floats{}; },
+            [=](int d, int token, Floats value) { at(out + d * L + token) = value * at(share + token); });
 }
 
 // Where a window lies in the image. Each of its rows is two halves side by side or, in the last column of a shifted grid,
@@ -270,15 +269,19 @@ inline void copy(float* to, const float* from, int64_t count) {
         std::memcpy(to, from, count * sizeof(float));
 }
 
-inline __attribute__((always_inline)) void load(const Shape& s, const Place& place, const float* image, float* x) {
-    for (int64_t c = 0; c < s.channels; c++, image += s.height * s.width, x += L)
+// Called for floats and for pairs, and still to be part of either: as functions they cost narrow networks 4 %.
+[[gnu::always_inline]] inline void load(const Shape& s, const Place& place, const float* image, float* x) {
+    for (int64_t c = 0; c < s.channels; c++, image += s.height * s.width, x += L) {
         for (int64_t i = 0; i < s.window; i++) {
             copy(x + i * s.window, image + place.rows[i] + place.left, place.num_left);
             copy(x + i * s.window + place.num_left, image + place.rows[i] + place.middle, s.window - place.num_left);
         }
+        // The last pair of 7 x 7 tokens holds one too many, times 0: it must not be what is not finite of another window.
+        for (int64_t token = s.window * s.window; token < L; token++) x[token] = 0;
+    }
 }
 
-inline __attribute__((always_inline)) void store(const Shape& s, const Place& place, float* image, const float* x) {
+[[gnu::always_inline]] inline void store(const Shape& s, const Place& place, float* image, const float* x) {
     for (int64_t c = 0; c < s.channels; c++, image += s.height * s.width, x += L)
         for (int64_t i = 0; i < s.window; i++) {
             copy(image + place.rows[i] + place.left, x + i * s.window, place.num_left);
@@ -293,7 +296,7 @@ void run_window(const Shape& s, const Block<Factor>& block, const float* positio
     Factor* in = reinterpret_cast<Factor*>(scratch.in);
     auto linear = [&](const Factor* w, const float* bias, const float* x, int rows, int columns, auto store) {
         product(Matrix<Factor, 1>{w, deep(columns, w)}, by_depth(x, columns, in), rows, columns,
-                        [=](int row, int) { return all(bias[row]); }, store);
+                [=](int row, int) { return all(bias[row]); }, store);
     };
     auto add_to_x = [x = scratch.x](int row, int token, Floats value) { at(x + row * L + token) += value; };
     load(s, place, image, scratch.x);
@@ -321,7 +324,7 @@ void run_blocks(float* image, const Shape& s, const Block<Factor>* each, int num
     const int64_t chunk = std::max<int64_t>(1, std::min(columns, windows / (4 * num_threads)));
     std::barrier<> finished(num_threads);
     auto work = [&] {
-        Scratch scratch(s);
+        Scratch scratch(s, !std::is_same_v<Factor, float>);
         for (int index = 0; index < num_blocks; index++) {
             const int64_t shift = index % 2 ? s.window / 2 : 0;
             for (int64_t start; (start = next[index].fetch_add(chunk)) < windows;) {

@@ -1,13 +1,16 @@
 """Where the patches of a training step come from: pictures in memory for a whole run, or a few of many at a time.
 
-What a step sees follows from the seed and the step's number alone, so a resumed run sees what an unbroken one would have seen.
+What a step sees follows from the pictures, the settings and the step's number, so a resumed run sees what an unbroken one
+would have seen.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -23,11 +26,15 @@ from swinir.synthetic import synthetic_picture
 GRID = 16  # LR pixels between the places where patches may start, before jitter
 
 
+class PatchError(ValueError):
+    """Pictures of which no patch can be cut, in one line."""
+
+
 class Batches(Protocol):
     """What a training loop draws from."""
 
     def pairs_at(self, step: int) -> Sequence[Pair]:
-        """The (LR, HR) pictures that the patches of a step are cut from. Raises ValueError where none holds a patch."""
+        """The (LR, HR) pictures that the patches of a step are cut from. Raises PatchError where none holds a patch."""
         ...
 
     def batch(self, step: int, config: TrainConfig, rank: int = 0, num_ranks: int = 1) -> tuple[Tensor, Tensor]:
@@ -49,7 +56,7 @@ class Patches:
         self.places = np.concatenate([np.insert(where, 0, i, axis=1) for i, (where, _) in enumerate(places)])
         energy = np.concatenate([energy for _, energy in places])
         if not len(energy):
-            raise ValueError(f"no picture holds a patch of {patch} pixels once reduced x{scale}; add larger ones")
+            raise PatchError(f"no picture holds a patch of {patch} pixels once reduced x{scale}; add larger ones")
         synthetic = self.places[:, 0] >= len(pairs) - num_synthetic
         if 0 < synthetic.sum() < len(synthetic):
             energy[synthetic] *= synthetic_share / energy[synthetic].sum()
@@ -104,7 +111,6 @@ class RenewedPatches:
         assert config.pictures_at_once is not None
         self._pictures, self._config, self._coder = pictures, config, coder
         self._at_once = min(config.pictures_at_once, len(pictures))
-        self._thread = ThreadPoolExecutor(1)
         self._ready: dict[int, Future[Patches]] = {}
 
     def pairs_at(self, step: int) -> Sequence[Pair]:
@@ -116,27 +122,48 @@ class RenewedPatches:
     def _turn_of(self, step: int) -> Patches:
         last = (self._config.steps - 1) // self._config.renew_steps
         turn = min(step // self._config.renew_steps, last)  # after the last step there is only its sheet to show
-        wanted = range(turn, min(turn + 1, last) + 1)
-        self._ready = {n: self._ready.get(n) or self._thread.submit(self._make, n) for n in wanted}
-        return self._ready[turn].result()
+        self._ready = {n: ready for n, ready in self._ready.items() if n >= turn}
+        if turn not in self._ready:
+            self._ready[turn] = in_background(partial(self._make, turn))
+        patches = self._ready[turn].result()
+        if turn < last and turn + 1 not in self._ready:
+            self._ready[turn + 1] = in_background(partial(self._make, turn + 1))
+        return patches
 
     def _make(self, turn: int) -> Patches:
         chosen = chosen_pictures(turn, self._at_once, len(self._pictures), self._config.seed)
-        return patches_of([self._pictures[index] for index in chosen], self._config, self._coder, turn)
+        return patches_of((self._pictures[index] for index in chosen), self._config, self._coder, turn)
+
+
+def in_background(make: Callable[[], Patches]) -> Future[Patches]:
+    """What ``make`` gives, from a thread that no exit of the process waits for."""
+    future: Future[Patches] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(make())
+        except BaseException as error:  # noqa: BLE001 - raised where the patches are wanted
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
 
 
 def chosen_pictures(turn: int, at_once: int, num_pictures: int, seed: int) -> list[int]:
-    """Which pictures a turn shows: all are gone through in random order, then in another, ``at_once`` of them a turn."""
+    """Which pictures a turn shows: all are gone through in random order, then in another, ``at_once`` of them a turn.
+
+    In their own order, as archives are read best.
+    """
     rounds, start = divmod(turn * at_once, num_pictures)
     num_rounds = -(-(start + at_once) // num_pictures)
     orders = [np.random.default_rng((seed, 5, rounds + n)).permutation(num_pictures) for n in range(num_rounds)]
-    return [int(index) for index in np.concatenate(orders)[start : start + at_once]]
+    return sorted(int(index) for index in np.concatenate(orders)[start : start + at_once])
 
 
 def training_patches(photographs: Sequence[Picture], config: TrainConfig, coder: Coder | None = None) -> Batches:
     """The patches of a run: photographs and drawn pictures, reduced or degraded; ``coder`` as ``degrade`` takes it.
 
-    ``photographs`` are gone through once, or read one by one where ``config`` wants them so. Raises ValueError where no picture
+    ``photographs`` are gone through once, or read one by one where ``config`` wants them so. Raises PatchError where no picture
     holds a patch.
     """
     if config.pictures_at_once is None:
@@ -144,7 +171,7 @@ def training_patches(photographs: Sequence[Picture], config: TrainConfig, coder:
     return RenewedPatches(photographs, config, coder)
 
 
-def patches_of(photographs: Sequence[Picture], config: TrainConfig, coder: Coder | None, turn: int) -> Patches:
+def patches_of(photographs: Iterable[Picture], config: TrainConfig, coder: Coder | None, turn: int) -> Patches:
     """The patches of these photographs and of drawn pictures; every turn draws and degrades in its own way."""
     scale = config.model.upscale
     pictures = itertools.chain(photographs, drawn_pictures(config, turn))

@@ -10,6 +10,12 @@ from dataclasses import asdict, dataclass, fields
 from swinir.degrade import Degradation
 from swinir.model import SwinIRConfig
 
+WHOLE = {
+    "steps": 1, "batch_size": 1, "patch": 1, "warmup_steps": 0, "synthetic_pictures": 0, "crops": 1, "pictures_at_once": 1,
+    "renew_steps": 1, "seed": 0,
+}  # fmt: skip
+"""The settings that count something, and the least of each."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
@@ -29,8 +35,8 @@ class TrainConfig:
     synthetic_share: float = 0.05  # of the patches; more than a little costs photographs their quality
     degradation: Degradation | None = None  # None: exact bicubic reduction
     crops: int = 8  # of every picture, where pictures are degraded
-    pictures_at_once: int | None = None  # photographs in memory at a time; None: all, for the whole run
-    renew_steps: int = 1000  # until others take their place, and are degraded anew; where not all are there at once
+    pictures_at_once: int | None = None  # photographs that patches are cut from at a time; None: all, for the whole run
+    renew_steps: int = 1000  # until others take their place, which meanwhile are made ready
     seed: int = 0
     precision: str = "bf16"  # or fp32
     compile: bool = False  # the blocks, by PyTorch's compiler: half a minute first, and it must be there
@@ -47,10 +53,10 @@ class TrainConfig:
             raise ValueError(f"milestones must be parts of the run between 0 and 1, got {list(self.milestones)}")
         if self.loss not in ("l1", "l2"):
             raise ValueError(f"loss must be l1 or l2, got {self.loss!r}")
-        for name in ("pictures_at_once", "renew_steps"):
+        for name, least in WHOLE.items():
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be 1 or more, got {value}")
+            if not ((type(value) is int and value >= least) or (value is None and name == "pictures_at_once")):
+                raise ValueError(f"{name} must be a whole number of {least} or more, got {value!r}")
         if self.plain_weight < 0:
             raise ValueError(f"plain_weight must be 0 or more, got {self.plain_weight:g}")
         if self.precision not in ("bf16", "fp32"):

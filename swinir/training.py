@@ -108,7 +108,8 @@ class Trainer:
             folder.mkdir(parents=True, exist_ok=True)
         self._resume()
         if config.compile:
-            compile_blocks(self.model, self._forward, self.patches.batch(0, config, self.rank, self.num_ranks)[0].to(device))
+            example, _ = self.patches.batch(self.step, config, self.rank, self.num_ranks)
+            compile_blocks(self.model, self._forward, example.to(device))
 
     @property
     def _state_path(self) -> Path:

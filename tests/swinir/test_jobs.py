@@ -68,14 +68,13 @@ def test_eval_ends_with_one_json_line_and_bicubic_scores_as_bicubic(folders):
 
 
 def test_eval_says_how_far_plain_colours_move(folders):
-    alone = json.loads(run("eval", "--model", "bicubic-x2", "--colours"))
-    assert alone == {"model": "bicubic-x2", "weights_sha256": "", "colours": {"median_codes": 0.0, "worst_codes": 0.0}}
-    pairs = ("--lr", folders / "lr", "--hr", folders / "hr")
-    beside = json.loads(run("eval", "--model", "bicubic-x2", "--colours", *pairs, "--json"))
-    assert beside["colours"] == alone["colours"]
-    assert beside["mean"]
+    found = json.loads(run("eval", "--model", "bicubic-x2", "--colours"))
+    assert found == {"model": "bicubic-x2", "weights_sha256": "", "colours": 125, "median_codes": 0.0, "worst_codes": 0.0}
     with pytest.raises(ConfigError, match="takes grey pictures"):
         run("eval", "--model", "denoise-gray-15", "--weights", "random", "--colours")
+    for more in ([folders / "hr"], ["--lr", folders / "lr", "--hr", folders / "hr"], ["--strip", folders / "a.png"]):
+        with pytest.raises(ConfigError, match="--colours measures no pictures"):
+            run("eval", "--model", "bicubic-x2", "--colours", *more)
 
 
 def test_eval_of_equal_images_has_no_number_json_cannot_say(folders):

@@ -1,7 +1,10 @@
 """Patches follow from seed and step; with few of many pictures in memory, all come round."""
 
 import dataclasses
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -77,10 +80,12 @@ def test_a_few_pictures_are_read_at_a_time_ahead_of_their_use():
     patches = training_patches(shelf, FEW)
     assert shelf.taken == []
     patches.batch(0, FEW)
-    patches.pairs_at(1)
-    patches.batch(2, FEW)  # the second turn was made ready during the first; the third follows
+    until = time.monotonic() + 30
+    while len(shelf.taken) < 4 and time.monotonic() < until:  # the second turn is made ready during the first
+        time.sleep(0.01)
     first = chosen_pictures(0, 2, 5, 0) + chosen_pictures(1, 2, 5, 0)
-    assert shelf.taken[:4] == first
+    assert shelf.taken == first
+    patches.batch(2, FEW)  # the third follows
     patches.batch(4, FEW)
     assert shelf.taken == first + chosen_pictures(2, 2, 5, 0)  # and none after the last step
     patches.pairs_at(6)  # a run that is over shows what it ended with
@@ -120,7 +125,18 @@ def test_a_turn_without_a_patch_says_so():
         patches.batch(0, FEW)
 
 
-@pytest.mark.parametrize("change", [{"pictures_at_once": 0}, {"renew_steps": 0}])
-def test_turns_of_nothing_are_refused(change):
-    with pytest.raises(ValueError, match="must be 1 or more"):
-        dataclasses.replace(CONFIG, **change)
+@pytest.mark.parametrize("value", [0, -1, 2.5, True, "x", float("nan")])
+@pytest.mark.parametrize("name", ["pictures_at_once", "renew_steps", "steps", "crops"])
+def test_what_counts_something_is_a_whole_number(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be a whole number of 1 or more, got "):
+        dataclasses.replace(CONFIG, **{name: value})
+
+
+def test_a_thread_that_makes_patches_ready_holds_no_exit_up():
+    code = """
+import threading, time
+from swinir.patches import in_background
+in_background(lambda: time.sleep(60))
+assert threading.active_count() == 2
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
