@@ -49,8 +49,8 @@ class FusedSwinIR(SwinIR):
     """What ``network`` computes, by the kernel; shares its parameters, and takes a copy of the blocks'.
 
     On the CPU, for inference. In float32 it differs from the network by rounding only: 1e-5 at most on the published goldens.
-    In bfloat16 the factors of products in the blocks are rounded to 8 bits, and what the convolution of each group takes and
-    gives; sums, norms and what is carried from block to block and from group to group stay float32.
+    In bfloat16 the factors of products in the blocks are rounded to 8 bits, and what the convolutions of the body take and
+    give; sums, norms and what is carried from block to block and from group to group stay float32.
     """
 
     def __init__(self, network: SwinIR, library: ctypes.CDLL, dtype: torch.dtype = torch.float32) -> None:
@@ -58,7 +58,8 @@ class FusedSwinIR(SwinIR):
         self.__dict__.update(network.__dict__)
         self._run_blocks = getattr(library, ENTRY_POINTS[dtype])
         groups: list[Any] = list(self.layers)
-        self._groups = [(PackedGroup(group, self.config.window_size, dtype), conv_in(group, dtype)) for group in groups]
+        self._groups = [(PackedGroup(group, self.config.window_size, dtype), in_dtype(group.conv, dtype)) for group in groups]
+        self._modules = self._modules | {"conv_after_body": in_dtype(network.conv_after_body, dtype)}
         self._dtype = dtype
 
     def _body(self, shallow: Tensor) -> Tensor:
@@ -67,12 +68,11 @@ class FusedSwinIR(SwinIR):
             y = x.clone(memory_format=torch.contiguous_format)
             packed.run(self._run_blocks, y)
             x = x + conv(y.to(self._dtype))
-        return channel_norm(x, self.norm)
+        return channel_norm(x, self.norm).to(self._dtype)
 
 
-def conv_in(group: ResidualGroup, dtype: torch.dtype) -> torch.nn.Module:
-    """The convolution of a group: itself, or a copy in bfloat16."""
-    conv: torch.nn.Module = group.conv
+def in_dtype(conv: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+    """A convolution of the body: itself, or a copy in bfloat16."""
     return conv if dtype == torch.float32 else copy.deepcopy(conv).to(dtype)
 
 
