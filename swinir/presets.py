@@ -209,6 +209,7 @@ def _own_presets() -> list[Preset]:
     """Trained for this project, and nowhere else to be had."""
     own = {
         "real-light-x2": ("real", 2),
+        "real-light-x4": ("real", 4),
     }
     return [
         Preset(name=name, task=task, scale=scale, config=published_config("lightweight" if scale > 1 else task, "S", scale))
