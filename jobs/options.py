@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Option
 
-Model = Annotated[str | None, Option(help="A preset of `swinir models`. [default: lightweight-x2]")]
+Model = Annotated[str | None, Option(help="A preset of `swinir models`. [default: real-light-x2; of images lightweight-x2]")]
 Weights = Annotated[str | None, Option(help="A .pth or .safetensors file or URL for the model, or published.")]
 Strength = Annotated[float | None, Option(help="From 0, fidelity weights, to 1, the model's own: real-x2, real-x4.")]
 WeightsFidelity = Annotated[str | None, Option(help="The weights at strength 0, where the model has no published pair.")]

@@ -198,7 +198,7 @@ def validation_pairs(lr: Path, hr: Path, scale: int) -> list[Pair]:
 def export_weights(trainer: Trainer, validation: list[Pair], data: dict[str, Any], path: Path) -> None:
     """The averaged weights as safetensors in float16 with their provenance; beside first, then renamed.
 
-    Float16 halves the file, and leaves the output where it was: of the bundled weights none moves by 0.001 dB.
+    Float16 halves the file and leaves the output where it was: `lightweight-x2` moved by 0.0004 dB on Set5.
     """
     from swinir.checkpoint import to_bytes
 

@@ -55,6 +55,7 @@ class RunConfig(BaseModel):
 class VideoConfig(RunConfig):
     """One video job."""
 
+    model: str = "real-light-x2"  # video has been compressed
     codec: Codec = "libx264"
     crf: float | None = Field(default=None, ge=0, le=63)
     preset: str | None = None
