@@ -207,13 +207,9 @@ def _community_presets() -> list[Preset]:
 
 def _own_presets() -> list[Preset]:
     """Trained for this project, and nowhere else to be had."""
-    own = {
-        "real-light-x2": ("real", 2),
-        "real-light-x4": ("real", 4),
-    }
     return [
-        Preset(name=name, task=task, scale=scale, config=published_config("lightweight" if scale > 1 else task, "S", scale))
-        for name, (task, scale) in own.items()
+        Preset(name=f"real-light-x{scale}", task="real", scale=scale, config=published_config("lightweight", "S", scale))
+        for scale in (2, 4)
     ]
 
 
