@@ -6,8 +6,8 @@
 // it read, and no roll, partition or reverse ever touches memory. Weights are as PyTorch has them, (out, in), with the
 // LayerNorms' gains and the scale of the queries already multiplied in (blocks.py).
 //
-// All is float32, but that products may take both of their factors as bfloat16 where the processor multiplies those at twice
-// the rate (AVX-512 BF16). Its instruction adds two products to each float: factors then lie in pairs along the depth.
+// All is float32, but that products may take both of their factors as bfloat16 where the processor multiplies those faster, and
+// what is a factor of the next product alone is then stored as such (products.h).
 
 #include <algorithm>
 #include <atomic>
@@ -19,153 +19,9 @@
 #include <type_traits>
 #include <vector>
 
-#if defined(__AVX512BF16__)
-#include <immintrin.h>
-#endif
+#include "products.h"
 
 namespace {
-
-#if defined(__AVX512F__)
-constexpr int WIDTH = 16, VECTORS = 4;  // floats in a vector; vectors of tokens that a tile of accumulators spans
-#elif defined(__AVX__)
-constexpr int WIDTH = 8, VECTORS = 2;
-#elif defined(__aarch64__)
-constexpr int WIDTH = 4, VECTORS = 4;
-#else
-constexpr int WIDTH = 4, VECTORS = 2;
-#endif
-constexpr int ROWS = 6;            // of a tile: ROWS * VECTORS accumulators fill the register file
-constexpr int L = 64;              // tokens a window has room for: 8 x 8, or 7 x 7 and some that are never stored
-constexpr int STRIP = VECTORS * WIDTH;
-
-typedef float Floats __attribute__((vector_size(WIDTH * 4)));
-typedef int32_t Ints __attribute__((vector_size(WIDTH * 4)));
-
-inline Floats& at(float* p) { return *reinterpret_cast<Floats*>(p); }
-inline const Floats& at(const float* p) { return *reinterpret_cast<const Floats*>(p); }
-inline const Ints& at(const int32_t* p) { return *reinterpret_cast<const Ints*>(p); }
-inline Floats all(float value) { return value - Floats{}; }
-inline Floats largest(Floats a, Floats b) { return a > b ? a : b; }
-
-// e^x for x <= 0, to 1e-7 of it: 2^n * e^r with |r| <= ln2 / 2, a polynomial fitted for the least relative error.
-inline Floats exponential(Floats x) {
-    x = largest(x, all(-87.0f));
-    constexpr float ROUND = 12582912.0f;  // 1.5 * 2^23: adding it leaves a whole number in the low bits
-    Floats shifted = x * 1.44269504f + ROUND;
-    Floats r = x - (shifted - ROUND) * 0.693147181f;
-    Floats p = r * 0.00829765194f + 0.0419153818f;
-    p = p * r + 0.166675748f;
-    p = p * r + 0.499988949f;
-    p = p * r + 0.999999692f;
-    p = p * r + 1.00000007f;
-    Ints power = (reinterpret_cast<Ints>(shifted) + 127) << 23;
-    return p * reinterpret_cast<Floats>(power);
-}
-
-// x * Phi(x), exact GELU. erf by Abramowitz and Stegun 7.1.26, 1.5e-7 at most from the truth.
-inline Floats gelu(Floats x) {
-    Floats z = x * 0.70710678f;
-    Floats size = z < 0.0f ? -z : z;
-    Floats t = 1.0f / (1.0f + 0.3275911f * size);
-    Floats p = t * 1.061405429f - 1.453152027f;
-    p = p * t + 1.421413741f;
-    p = p * t - 0.284496736f;
-    p = p * t + 0.254829592f;
-    Floats tail = 0.5f * p * t * exponential(-z * z);  // (1 - erf |z|) / 2
-    return x * (x < 0.0f ? tail : 1.0f - tail);
-}
-
-// Factors of products as floats: nothing to do.
-constexpr int deep(int depth, const float*) { return depth; }
-inline Floats multiply_add(Floats sum, float w, Floats x) { return sum + w * x; }
-inline const float* by_depth(const float* in, int, float*) { return in; }
-inline const float* by_token(const float* in, int, float*) { return in; }
-
-#if defined(__AVX512BF16__)
-typedef int32_t Pair;  // two bfloat16, the first of them in the low half
-
-constexpr int deep(int depth, const Pair*) { return (depth + 1) / 2; }
-
-inline Floats multiply_add(Floats sum, Pair w, Ints x) {
-    return _mm512_dpbf16_ps(sum, (__m512bh)x, (__m512bh)(_mm512_set1_epi32(w)));
-}
-
-// (rows, L) floats to pairs of neighbouring rows; beside an odd last row lies 0.
-const Pair* by_depth(const float* in, int rows, Pair* out) {
-    alignas(64) static constexpr int16_t ZIP[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-                                                    8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-    const __m512i zip = _mm512_load_si512(ZIP);
-    for (int row = 0; row < rows; row += 2)
-        for (int token = 0; token < L; token += WIDTH) {
-            const float* first = in + row * L + token;
-            const __m512bh both = _mm512_cvtne2ps_pbh(row + 1 < rows ? at(first + L) : Floats{}, at(first));
-            _mm512_store_si512(out + row / 2 * L + token, _mm512_permutexvar_epi16(zip, (__m512i)both));
-        }
-    return out;
-}
-
-// (rows, L) floats to pairs of neighbouring tokens, (rows, L / 2).
-const Pair* by_token(const float* in, int rows, Pair* out) {
-    for (int i = 0; i < rows * L; i += 2 * WIDTH)
-        _mm512_store_si512(out + i / 2, (__m512i)_mm512_cvtne2ps_pbh(at(in + i + WIDTH), at(in + i)));
-    return out;
-}
-#endif
-
-// A matrix of factors as it lies in memory: steps between its rows and between its columns.
-template <class Factor, int COLUMN>
-struct Matrix {
-    const Factor* data;
-    int64_t row;
-};
-
-// For R rows from ``row`` and all tokens: out = w (rows, depth) @ in (depth, L) + start, through ``store(row, token, value)``.
-template <int R, class Factor, int COLUMN, class Start, class Store>
-inline void rows_of_product(Matrix<Factor, COLUMN> w, const Factor* in, int depth, int row, Start start, Store store) {
-    for (int token = 0; token < L; token += STRIP) {
-        Floats sum[R][VECTORS];
-#pragma GCC unroll 8
-        for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
-            for (int v = 0; v < VECTORS; v++) sum[r][v] = start(row + r, token + v * WIDTH);
-        const Factor* weights = w.data + row * w.row;
-        for (int k = 0; k < deep(depth, in); k++) {
-            std::remove_cvref_t<decltype(at(in))> x[VECTORS];
-#pragma GCC unroll 4
-            for (int v = 0; v < VECTORS; v++) x[v] = at(in + k * L + token + v * WIDTH);
-#pragma GCC unroll 8
-            for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
-                for (int v = 0; v < VECTORS; v++) sum[r][v] = multiply_add(sum[r][v], weights[r * w.row + k * COLUMN], x[v]);
-        }
-#pragma GCC unroll 8
-        for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
-            for (int v = 0; v < VECTORS; v++) store(row + r, token + v * WIDTH, sum[r][v]);
-    }
-}
-
-// Calls ``some.operator()<R>(row)`` for all rows, ROWS at a time, the last two times about half of what is left each.
-template <class Some>
-inline void in_tiles(int rows, Some some) {
-    for (int row = 0; row < rows;) {
-        const int left = rows - row, take = left >= 2 * ROWS || left == ROWS ? ROWS : left > ROWS ? left / 2 : left;
-        switch (take) {
-            case 1: some.template operator()<1>(row); break;
-            case 2: some.template operator()<2>(row); break;
-            case 3: some.template operator()<3>(row); break;
-            case 4: some.template operator()<4>(row); break;
-            case 5: some.template operator()<5>(row); break;
-            default: some.template operator()<ROWS>(row);
-        }
-        row += take;
-    }
-}
-
-template <class Factor, int COLUMN, class Start, class Store>
-inline void product(Matrix<Factor, COLUMN> w, const Factor* in, int rows, int depth, Start start, Store store) {
-    in_tiles(rows, [&]<int R>(int row) { rows_of_product<R>(w, in, depth, row, start, store); });
-}
 
 template <class Factor>
 struct Block {  // pointers as blocks.py packs them, one block after another
@@ -180,30 +36,44 @@ struct Block {  // pointers as blocks.py packs them, one block after another
 };
 
 struct Shape {
-    int64_t batch, channels, height, width, heads, window, hidden;
+    int64_t batch, height, width, channels, heads, window, hidden;
 };
 
-struct Scratch {  // one window on its way through a block; the last two are for factors
-    float *x, *normal, *qkv, *scores, *attended, *hidden, *weights, *in;
-    Scratch(const Shape& s, bool paired) {
-        const int64_t depth = paired ? s.channels / s.heads : 0, most = paired ? std::max({s.channels, s.hidden, int64_t(L)}) : 0;
-        int64_t sizes[] = {s.channels, s.channels, 3 * s.channels, L, s.channels, s.hidden, (depth + 1) / 2, (most + 1) / 2};
-        int64_t rows = 0;
-        for (int64_t size : sizes) rows += size;
-        memory = static_cast<float*>(std::aligned_alloc(64, rows * L * sizeof(float)));
-        float** names[] = {&x, &normal, &qkv, &scores, &attended, &hidden, &weights, &in};
+template <class Factor>
+struct Scratch {  // one window on its way through a block; where nothing is written there is 0, for whole tiles of factors
+    float *x, *qkv, *attended;
+    Factor *normal, *hidden, *weights, *in, *heads;
+
+    explicit Scratch(const Shape& s) {
+        constexpr bool paired = !std::is_same_v<Factor, float>;
+        auto rows_of = [](int64_t rows) { return paired ? whole_pairs(rows + 1) : rows + 1; };
+        size_of_head = paired ? whole_pairs(s.channels / s.heads) * L : 0;
+        const int64_t sizes[] = {(s.channels + WIDTH) * L, (3 * s.channels + 1) * L, (s.channels + 1) * L,
+                                 rows_of(s.channels) * L, rows_of(s.hidden) * L, rows_of(L) * L,
+                                 paired ? whole_pairs(s.channels) * L : 0, 6 * size_of_head};
+        int64_t size = 0;
+        for (int64_t each : sizes) size += each;
+        memory = static_cast<float*>(std::aligned_alloc(64, size * sizeof(float)));
+        std::memset(memory, 0, size * sizeof(float));
         float* next = memory;
-        for (int i = 0; i < 8; next += sizes[i++] * L) *names[i] = next;
+        auto take = [&, i = 0](auto*& part) mutable {
+            part = reinterpret_cast<std::remove_reference_t<decltype(part)>>(next);
+            next += sizes[i++];
+        };
+        take(x), take(qkv), take(attended), take(normal), take(hidden), take(weights), take(in), take(heads);
     }
     ~Scratch() { std::free(memory); }
     Scratch(const Scratch&) = delete;
+    Factor* of_head(int head, int part) const { return heads + (head % 2 * 3 + part) * size_of_head; }
 
    private:
     float* memory;
+    int64_t size_of_head;
 };
 
 // LayerNorm over the channels, without gain and bias.
-void normalize(const float* x, float* out, int channels) {
+template <class Factor>
+void normalize(const float* x, Factor* out, int channels) {
     for (int token = 0; token < L; token += WIDTH) {
         Floats sum{}, squares{};
         for (int c = 0; c < channels; c++) sum += at(x + c * L + token);
@@ -214,106 +84,144 @@ void normalize(const float* x, float* out, int channels) {
         }
         Floats scale = squares / float(channels) + 1e-5f;
         for (int i = 0; i < WIDTH; i++) scale[i] = 1.0f / __builtin_sqrtf(scale[i]);
-        for (int c = 0; c < channels; c++) at(out + c * L + token) = (at(x + c * L + token) - mean) * scale;
+        auto normal = [&](int c) { return (at(x + c * L + token) - mean) * scale; };
+        for (int c = 0; c < channels; c += 2) put(out, c, token, normal(c), normal(std::min(c + 1, channels - 1)));
     }
 }
 
-// out (depth, L) = softmax(q k + position) v for one head; q, k and v are (depth, L).
+// Queries, keys and values of a head as factors of products, in one of two places in turn.
 template <class Factor>
-void attend(const float* q, const float* k, const float* v, const float* position, Scratch& scratch, float* out, int depth,
-            int tokens) {
-    alignas(64) float peaks[L], shares[L];
-    float *scores = scratch.scores, *peak = peaks, *share = shares;
-    Factor *weights = reinterpret_cast<Factor*>(scratch.weights), *in = reinterpret_cast<Factor*>(scratch.in);
-    for (float& each : peaks) each = -3e38f;
-    // Keys as rows, so that softmax too runs over rows; the highest score of each query is noted on the way.
-    product(Matrix<Factor, L>{by_depth(k, depth, weights), 1}, by_depth(q, depth, in), tokens, depth,
-            [=](int key, int token) { return at(position + key * L + token); },
-            [=](int key, int token, Floats value) {
-                at(scores + key * L + token) = value;
-                at(peak + token) = largest(at(peak + token), value);
-            });
-    for (int token = 0; token < L; token += WIDTH) {
-        Floats sum{};
-        for (int j = 0; j < tokens; j++) {
-            Floats e = exponential(at(scores + j * L + token) - at(peak + token));
-            at(scores + j * L + token) = e;
-            sum += e;
-        }
-        at(share + token) = 1.0f / sum;
-    }
-    product(Matrix<Factor, 1>{by_token(v, depth, weights), deep(L, weights)}, by_depth(scores, tokens, in), depth, tokens,
-            [](int, int) { return Floats{}; },
-            [=](int d, int token, Floats value) { at(out + d * L + token) = value * at(share + token); });
-}
+struct Head {
+    const Factor* queries;
+    decltype(turned(nullptr, 0, static_cast<Factor*>(nullptr))) keys;
+    Matrix<Factor, 1> values;
 
-// Where a window lies in the image. Each of its rows is two halves side by side or, in the last column of a shifted grid,
-// apart, as the rolled image wraps around between them; a shift is half a window, rounded down.
-struct Place {
-    int64_t rows[8], left, middle, num_left;
+    Head(const float* qkv, int channels, int depth, int head, const Scratch<Factor>& scratch) {
+        const float* q = qkv + head * depth * L;
+        queries = by_depth(q, depth, scratch.of_head(head, 0));
+        keys = turned(q + channels * L, depth, scratch.of_head(head, 1));
+        values = by_token(q + 2 * channels * L, depth, scratch.of_head(head, 2));
+    }
 };
 
-Place place_of(const Shape& s, int64_t window_row, int64_t window_column, int64_t shift) {
-    Place place;
-    for (int64_t i = 0; i < s.window; i++) place.rows[i] = (window_row * s.window + i + shift) % s.height * s.width;
-    place.num_left = s.window - s.window / 2;
-    place.left = window_column * s.window + shift;
-    place.middle = (place.left + place.num_left) % s.width;
-    return place;
-}
-
-inline void copy(float* to, const float* from, int64_t count) {
-    if (count == 4)  // of a window of 8: one load, one store
-        std::memcpy(to, from, 4 * sizeof(float));
-    else
-        std::memcpy(to, from, count * sizeof(float));
-}
-
-// Called for floats and for pairs, and still to be part of either: as functions they cost narrow networks 4 %.
-[[gnu::always_inline]] inline void load(const Shape& s, const Place& place, const float* image, float* x) {
-    for (int64_t c = 0; c < s.channels; c++, image += s.height * s.width, x += L) {
-        for (int64_t i = 0; i < s.window; i++) {
-            copy(x + i * s.window, image + place.rows[i] + place.left, place.num_left);
-            copy(x + i * s.window + place.num_left, image + place.rows[i] + place.middle, s.window - place.num_left);
-        }
-        // The last pair of 7 x 7 tokens holds one too many, times 0: it must not be what is not finite of another window.
-        for (int64_t token = s.window * s.window; token < L; token++) x[token] = 0;
+// weights (keys, queries) = e^(k q + position), and in ``shares`` one over their sums. A softmax needs the highest score taken
+// off only where else it would leave the range of floats; that is looked at on the way, and then all is done again.
+template <class Factor>
+void score(const Head<Factor>& head, const float* position, int depth, int keys, Factor* weights, float* shares) {
+    alignas(64) float offsets[L]{}, tops[L], sums[L];
+    float *offset = offsets, *top = tops, *sum = sums;
+    for (bool again = true; again;) {
+        for (int i = 0; i < L; i++) tops[i] = -3e38f, sums[i] = 0;
+        product(head.keys, head.queries, keys, depth, [=](int key, int token) { return at(position + key * L + token); },
+                [=](int key, int token, Floats first, Floats second) {
+                    at(top + token) = largest(at(top + token), largest(first, second));
+                    first = exponential(first - at(offset + token));
+                    second = exponential(second - at(offset + token));
+                    at(sum + token) += first + second;
+                    put(weights, key, token, first, second);
+                });
+        again = false;
+        for (int i = 0; i < L; i++) again |= tops[i] - offsets[i] > 60 || tops[i] - offsets[i] < -60;
+        std::memcpy(offsets, tops, sizeof tops);
     }
+    for (int token = 0; token < L; token += WIDTH) at(shares + token) = 1.0f / at(sums + token);
 }
 
-[[gnu::always_inline]] inline void store(const Shape& s, const Place& place, float* image, const float* x) {
-    for (int64_t c = 0; c < s.channels; c++, image += s.height * s.width, x += L)
-        for (int64_t i = 0; i < s.window; i++) {
-            copy(image + place.rows[i] + place.left, x + i * s.window, place.num_left);
-            copy(image + place.rows[i] + place.middle, x + i * s.window + place.num_left, s.window - place.num_left);
+// Where the tokens of a window lie in the image, in floats; a shifted grid wraps around at the right and the bottom.
+struct Place {
+    int64_t pixels[L]{};
+
+    Place(const Shape& s, int64_t window_row, int64_t window_column, int64_t shift) {
+        for (int64_t i = 0; i < s.window * s.window; i++) {
+            const int64_t row = (window_row * s.window + i / s.window + shift) % s.height;
+            const int64_t column = (window_column * s.window + i % s.window + shift) % s.width;
+            pixels[i] = (row * s.width + column) * s.channels;
         }
+    }
+};
+
+// Calls ``each(token, channel, mask)`` for squares of 16 tokens and 16 channels; the mask is of the channels that there are.
+#if defined(__AVX512F__)
+template <class Each>
+inline void in_squares(int channels, Each each) {
+    for (int c = 0; c < channels; c += WIDTH)
+        for (int token = 0; token < L; token += WIDTH) each(token, c, __mmask16((1 << std::min(WIDTH, channels - c)) - 1));
+}
+#endif
+
+// Pixels with their channels side by side to (C, L). Beyond the 49 tokens of 7 x 7 lies 0: it is multiplied by 0, and must not
+// be what is not finite of another window.
+void load(const float* image, const Place& place, float* x, int channels, int tokens) {
+#if defined(__AVX512F__)
+    in_squares(channels, [=, &place](int token, int channel, __mmask16 mask) {
+        __m512i square[WIDTH];
+#pragma GCC unroll 16
+        for (int i = 0; i < WIDTH; i++)
+            square[i] = _mm512_maskz_loadu_epi32(token + i < tokens ? mask : 0, image + place.pixels[token + i] + channel);
+        transpose(square);
+#pragma GCC unroll 16
+        for (int i = 0; i < WIDTH; i++) _mm512_store_si512(x + (channel + i) * L + token, square[i]);
+    });
+#else
+    for (int token = 0; token < tokens; token++)
+        for (int c = 0; c < channels; c++) x[c * L + token] = image[place.pixels[token] + c];
+#endif
+}
+
+void store(float* image, const Place& place, const float* x, int channels, int tokens) {
+#if defined(__AVX512F__)
+    in_squares(channels, [=, &place](int token, int channel, __mmask16 mask) {
+        __m512i square[WIDTH];
+#pragma GCC unroll 16
+        for (int i = 0; i < WIDTH; i++) square[i] = _mm512_load_si512(x + (channel + i) * L + token);
+        transpose(square);
+#pragma GCC unroll 16
+        for (int i = 0; i < WIDTH; i++)
+            _mm512_mask_storeu_epi32(image + place.pixels[token + i] + channel, token + i < tokens ? mask : 0, square[i]);
+    });
+#else
+    for (int token = 0; token < tokens; token++)
+        for (int c = 0; c < channels; c++) image[place.pixels[token] + c] = x[c * L + token];
+#endif
 }
 
 template <class Factor>
 void run_window(const Shape& s, const Block<Factor>& block, const float* position, float* image, const Place& place,
-                Scratch& scratch) {
+                Scratch<Factor>& scratch) {
     const int channels = s.channels, depth = s.channels / s.heads, hidden = s.hidden, tokens = s.window * s.window;
-    Factor* in = reinterpret_cast<Factor*>(scratch.in);
-    auto linear = [&](const Factor* w, const float* bias, const float* x, int rows, int columns, auto store) {
-        product(Matrix<Factor, 1>{w, deep(columns, w)}, by_depth(x, columns, in), rows, columns,
+    const int keys = std::is_same_v<Factor, float> ? (tokens + 1) / 2 * 2 : L;  // beyond the tokens their weights are 0
+    auto linear = [&](const Factor* w, const float* bias, const Factor* in, int rows, int columns, auto store) {
+        product(Matrix<Factor, 1>{w, row_of_weights(columns, w)}, in, rows, columns,
                 [=](int row, int) { return all(bias[row]); }, store);
     };
-    auto add_to_x = [x = scratch.x](int row, int token, Floats value) { at(x + row * L + token) += value; };
-    load(s, place, image, scratch.x);
+    auto add_to_x = [x = scratch.x](int row, int token, Floats first, Floats second) {
+        put(x, row, token, at(x + row * L + token) + first, at(x + (row + 1) * L + token) + second);
+    };
+    load(image, place, scratch.x, channels, tokens);
     normalize(scratch.x, scratch.normal, channels);
     linear(block.qkv, block.qkv_bias, scratch.normal, 3 * channels, channels,
-           [qkv = scratch.qkv](int row, int token, Floats value) { at(qkv + row * L + token) = value; });
+           [qkv = scratch.qkv](int row, int token, Floats first, Floats second) { put(qkv, row, token, first, second); });
+    Head<Factor> next(scratch.qkv, channels, depth, 0, scratch);
     for (int head = 0; head < s.heads; head++) {
-        const float* q = scratch.qkv + head * depth * L;
-        attend<Factor>(q, q + channels * L, q + 2 * channels * L, position + head * L * L, scratch,
-                       scratch.attended + head * depth * L, depth, tokens);
+        alignas(64) float shares[L];
+        const Head<Factor> here = next;
+        score(here, position + head * L * L, depth, keys, scratch.weights, shares);
+        const float* share = shares;
+        // Between: what was stored just now is not to be had in tiles at once.
+        if (head + 1 < s.heads) next = Head<Factor>(scratch.qkv, channels, depth, head + 1, scratch);
+        product(here.values, scratch.weights, depth, keys, [](int, int) { return Floats{}; },
+                [=, out = scratch.attended + head * depth * L](int row, int token, Floats first, Floats second) {
+                    put(out, row, token, first * at(share + token), second * at(share + token));
+                });
     }
-    linear(block.proj, block.proj_bias, scratch.attended, channels, channels, add_to_x);
+    linear(block.proj, block.proj_bias, by_depth(scratch.attended, channels, scratch.in), channels, channels, add_to_x);
     normalize(scratch.x, scratch.normal, channels);
     linear(block.fc1, block.fc1_bias, scratch.normal, hidden, channels,
-           [out = scratch.hidden](int row, int token, Floats value) { at(out + row * L + token) = gelu(value); });
+           [hidden = scratch.hidden](int row, int token, Floats first, Floats second) {
+               put(hidden, row, token, gelu(first), gelu(second));
+           });
     linear(block.fc2, block.fc2_bias, scratch.hidden, channels, hidden, add_to_x);
-    store(s, place, image, scratch.x);
+    store(image, place, scratch.x, channels, tokens);
 }
 
 template <class Factor>
@@ -324,7 +232,8 @@ void run_blocks(float* image, const Shape& s, const Block<Factor>* each, int num
     const int64_t chunk = std::max<int64_t>(1, std::min(columns, windows / (4 * num_threads)));
     std::barrier<> finished(num_threads);
     auto work = [&] {
-        Scratch scratch(s, !std::is_same_v<Factor, float>);
+        [[maybe_unused]] const Multiplier<Factor> multiplier;
+        Scratch<Factor> scratch(s);
         for (int index = 0; index < num_blocks; index++) {
             const int64_t shift = index % 2 ? s.window / 2 : 0;
             for (int64_t start; (start = next[index].fetch_add(chunk)) < windows;) {
@@ -332,7 +241,7 @@ void run_blocks(float* image, const Shape& s, const Block<Factor>* each, int num
                     const int64_t column = i % columns, row = i / columns % rows, picture = i / (columns * rows);
                     const int kind = shift ? (column == columns - 1) + 2 * (row == rows - 1) : 0;
                     run_window<Factor>(s, each[index], each[index].position + kind * s.heads * L * L,
-                               image + picture * s.channels * s.height * s.width, place_of(s, row, column, shift), scratch);
+                               image + picture * s.channels * s.height * s.width, Place(s, row, column, shift), scratch);
                 }
             }
             finished.arrive_and_wait();
@@ -346,7 +255,7 @@ void run_blocks(float* image, const Shape& s, const Block<Factor>* each, int num
 
 }  // namespace
 
-// All blocks of a group over ``image`` (batch, channels, height, width), in place; height and width are whole windows. Every
+// All blocks of a group over ``image`` (batch, height, width, channels), in place; height and width are whole windows. Every
 // second block is shifted, its ``position`` (4, heads, keys, queries) for interior, right, bottom and corner windows; the
 // others' is (1, heads, keys, queries). The pointers of ``blocks`` are 64-byte aligned where they are read as vectors.
 extern "C" void swinir_run_blocks(float* image, const int64_t* shape, const void* const* blocks, int num_blocks,
@@ -361,5 +270,14 @@ extern "C" void swinir_run_blocks_bf16(float* image, const int64_t* shape, const
                                        int num_threads) {
     run_blocks(image, *reinterpret_cast<const Shape*>(shape), reinterpret_cast<const Block<Pair>*>(blocks), num_blocks,
                num_threads);
+}
+
+// Whether the above can be called.
+extern "C" int swinir_multiplies_bf16() {
+#if defined(SWINIR_TILES)
+    return may_use_tiles();
+#else
+    return 1;
+#endif
 }
 #endif

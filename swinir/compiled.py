@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import torch
 from swinir.weights import default_cache
 
 SOURCE = Path(__file__).with_name("blocks.cpp")
+HEADERS = tuple(Path(__file__).with_name(name) for name in ("vectors.h", "products.h"))
 # Neither errno nor traps matter to arithmetic; what is not finite must stay so, hence no -ffast-math.
 FLAGS = ("-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-pthread")
 COMPILERS = ("c++", "g++", "clang++")
@@ -48,20 +50,21 @@ def block_kernel() -> ctypes.CDLL | None:
         return None
 
 
-def build(compiler: str) -> Path:
+def build(compiler: str, flags: Sequence[str] = FLAGS) -> Path:
     """The library built by ``compiler``, from the cache if it is there; written beside and renamed.
 
     Raises OSError where the cache cannot be written, CalledProcessError or TimeoutExpired where the compiler fails.
     """
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True, timeout=TIMEOUT_S).stdout
+    sources = [file.read_text() for file in (SOURCE, *HEADERS)]
     processor = json.dumps(capabilities(), sort_keys=True)  # a cache may be shared by machines
-    key = hashlib.sha256("\0".join([SOURCE.read_text(), *FLAGS, version, processor]).encode()).hexdigest()[:16]
+    key = hashlib.sha256("\0".join([*sources, *flags, version, processor]).encode()).hexdigest()[:16]
     folder = default_cache() / "kernels"
     library = folder / f"blocks-{key}.so"
     if not library.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             part = Path(scratch) / library.name
-            subprocess.run([compiler, *FLAGS, str(SOURCE), "-o", str(part)], capture_output=True, check=True, timeout=TIMEOUT_S)
+            subprocess.run([compiler, *flags, str(SOURCE), "-o", str(part)], capture_output=True, check=True, timeout=TIMEOUT_S)
             os.replace(part, library)
     return library

@@ -18,6 +18,7 @@ from swinir.blocks import FusedSwinIR, fused, multiplies_bfloat16
 from swinir.codes import Pictures, as_floats, to_codes
 from swinir.compiled import block_kernel, capabilities
 from swinir.ensemble import SelfEnsemble
+from swinir.head import with_linear_head
 from swinir.model import SwinIR
 from swinir.reuse import TileMemory
 from swinir.spec import ModelSpec, build_spec, load_spec
@@ -31,8 +32,7 @@ OVERLAP_SHALLOW = 16
 # Cost per useful pixel on the CPU is flat from 128 to 256; larger tiles cost memory and save little overlap.
 CPU_TILE = 256
 GPU_TILE = 512
-# Up to so many channels the compiled blocks beat PyTorch with AMX: most of the time is not matrix products.
-NARROW = 64
+NARROW = 64  # channels
 SMALLEST_TILE = 32  # rounded up to whole windows
 # On the CPU one forward pass at a time in a process. It has all cores anyway, and oneDNN's shared AMX kernels
 # (uxlfoundation/oneDNN#5393, pytorch/pytorch#187912) and MKL's first calls race when two threads compute: crashes and hangs.
@@ -151,6 +151,7 @@ class Upscaler:
         self.nonfinite_tiles = 0
         self.warn = logging.getLogger("swinir").warning
         self._lock = threading.Lock()
+        network = with_linear_head(network) if isinstance(network, SwinIR) else network
         self._exact = network.to(self.device).eval()
         if self.device.type == "cpu" and isinstance(network, SwinIR):
             self._exact = fused(network)
@@ -298,10 +299,8 @@ def in_bfloat16(network: SwinIR) -> SwinIR:
 
 
 def fused_bfloat16(network: SwinIR) -> SwinIR | None:
-    """The compiled blocks in bfloat16 where they can be had, but for wide networks on AMX: PyTorch, which has that, wins."""
-    if (capabilities().get("amx_bf16") and network.config.embed_dim > NARROW) or not multiplies_bfloat16():
-        return None
-    faster = fused(network, torch.bfloat16)
+    """The compiled blocks in bfloat16 where they can be had."""
+    faster = fused(network, torch.bfloat16) if multiplies_bfloat16() else network
     return None if faster is network else faster
 
 
@@ -332,14 +331,12 @@ def choose_precision(name: str, device: torch.device, width: int = 0) -> str:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     if device.type != "cpu":
         return "fp32"
-    narrow, has = 0 < width <= NARROW, capabilities().get
-    if has("amx_bf16"):  # measured: wide networks 3.8 times as fast as in fp32
-        faster = not narrow or block_kernel() is None
-    else:
-        # Measured on AMD: 1.4 to 1.6 times as fast by the compiled blocks, 1.8 times in training. Intel's, known by AVX-512
-        # FP16 beside it, does no more multiplications a cycle than in fp32, and PyTorch is at 0.7 of that.
-        only_fp32 = narrow and block_kernel() is not None and not multiplies_bfloat16()
-        faster = bool(has("avx512_bf16")) and not has("avx512_fp16") and not only_fp32
+    # PyTorch in bfloat16 is behind the compiled blocks in float32 where most of the time is not matrix products.
+    only_fp32 = 0 < width <= NARROW and block_kernel() is not None and not multiplies_bfloat16()
+    # Measured: with AMX 1.4 (narrow) to 2.6 times as fast, on AMD 1.4 to 1.6 times. Intel's without AMX, known by AVX-512 FP16
+    # beside it, does no more multiplications a cycle than in fp32, and PyTorch is at 0.7 of that.
+    has = capabilities().get
+    faster = not only_fp32 and bool(has("amx_bf16") or (has("avx512_bf16") and not has("avx512_fp16")))
     return "bf16" if faster else "fp32"
 
 

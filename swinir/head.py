@@ -1,0 +1,80 @@
+"""The head of "pixelshuffle" models as the one linear map it is: a tenth of the multiplications, and nothing large in memory.
+
+Between the last activation and the pixels lie only convolutions and pixel shuffles (SwinIR paper, section 3.1, as published
+for classical super-resolution). What a pixel adds to the output reaches two pixels far, so all of it is one convolution of 5 x 5
+into scale^2 channels for each colour, and a shuffle. Where the image ends, the convolutions on the way see zeros: the first and
+the last row and column have kernels of their own.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from swinir.model import SwinIR
+
+REACH = 2  # pixels; of one shuffle or of many: half of it, rounded up, and one for the next convolution
+SIZE = 2 * REACH + 1
+# The first, a middle and the last row or column: where it is in an image of SIZE, what it is in any and what it sees there.
+PLACES = (0, REACH, SIZE - 1)
+OWN = (slice(0, 1), slice(None), slice(-1, None))
+SEEN = (slice(0, SIZE), slice(None), slice(-SIZE, None))
+MIDDLE, BORDER = (1, 1), ((0, 1), (1, 0), (1, 2), (2, 1), (0, 0), (0, 2), (2, 0), (2, 2))  # corners after edges
+
+
+class LinearHead(nn.Module):
+    """What ``upsample`` makes of (B, C, H, W), H and W at least 2: (B, colours, H * scale, W * scale), to rounding.
+
+    ``upsample`` must be linear and reach no further than REACH; C, dtype and device are those of its first ``weight``.
+    """
+
+    kernels: Tensor  # (3, 3, colours * scale^2, C, SIZE, SIZE), by row and column: first, middle, last
+    biases: Tensor  # (3, 3, colours * scale^2)
+
+    @torch.inference_mode(False)
+    def __init__(self, upsample: Callable[[Tensor], Tensor], scale: int, weight: Tensor) -> None:
+        super().__init__()
+        self.scale = scale
+        found = [kernel_at(upsample, scale, place, weight) for place in itertools.product(PLACES, repeat=2)]
+        for name, each in zip(("kernels", "biases"), zip(*found, strict=True), strict=True):
+            self.register_buffer(name, torch.stack(each).unflatten(0, (3, 3)), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        padded = F.pad(x, (REACH,) * 4)
+        y = F.conv2d(padded, self.kernels[MIDDLE], self.biases[MIDDLE])
+        for row, column in BORDER:
+            seen = padded[:, :, SEEN[row], SEEN[column]]
+            y[:, :, OWN[row], OWN[column]] = F.conv2d(seen, self.kernels[row, column], self.biases[row, column])
+        return F.pixel_shuffle(y, self.scale)
+
+
+def kernel_at(upsample: Callable[[Tensor], Tensor], scale: int, place: Sequence[int], weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The kernel (colours * scale^2, C, SIZE, SIZE) and bias of one pixel in an image of SIZE: the output and its gradient."""
+    row, column = place
+    with torch.enable_grad():
+        image = torch.zeros((1, weight.shape[1], SIZE, SIZE), dtype=weight.dtype, device=weight.device)
+        bias = F.pixel_unshuffle(upsample(image), scale)[0, :, row, column].detach()
+        images = image.repeat(len(bias), 1, 1, 1).requires_grad_()  # one for each output
+        outputs = F.pixel_unshuffle(upsample(images), scale)[:, :, row, column].diagonal()
+        (gradient,) = torch.autograd.grad(outputs.sum(), images)
+    return gradient.roll((REACH - row, REACH - column), dims=(2, 3)), bias  # from where the pixel lies to the kernel's middle
+
+
+def with_linear_head(network: SwinIR) -> SwinIR:
+    """The same network, parameters shared, with such a head where it is one: for inference, on images of 2 pixels and more."""
+    if network.config.upsampler != "pixelshuffle":
+        return network
+    steps: list[Any] = list(network.upsample)
+    head, scale = network.conv_last, 1
+    for conv, shuffle in zip(steps[-2::-2], steps[::-2], strict=True):
+        scale *= shuffle.upscale_factor
+        head = LinearHead(nn.Sequential(conv, shuffle, head), scale, conv.weight)
+    faster = copy.copy(network)
+    faster._modules = network._modules | {"upsample": head, "conv_last": nn.Identity()}
+    return faster
