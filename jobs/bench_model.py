@@ -157,7 +157,7 @@ def ways_to_compute(
 def openvino_ways(network: nn.Module, size: tuple[int, int]) -> dict[str, Way]:
     """The same graph by OpenVINO, in both precisions. Raises ConfigError where it is not installed."""
     try:
-        import openvino  # type: ignore[import-not-found,unused-ignore]
+        import openvino  # type: ignore[import-not-found,import-untyped,unused-ignore]
     except ImportError as error:
         raise ConfigError("openvino is not installed; pip install 'swinir-pipeline[openvino]', or leave it out") from error
     import torch

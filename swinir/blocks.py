@@ -58,7 +58,7 @@ class FusedSwinIR(SwinIR):
     def __init__(self, network: SwinIR, library: ctypes.CDLL, dtype: torch.dtype = torch.float32) -> None:
         torch.nn.Module.__init__(self)
         # What the kernel does not do, PyTorch does a third faster with the channels of a pixel side by side.
-        self.__dict__.update(network.to(memory_format=torch.channels_last).__dict__)
+        self.__dict__.update(network.to(memory_format=torch.channels_last).__dict__)  # type: ignore[call-overload]
         self._run_blocks = getattr(library, ENTRY_POINTS[dtype])
         groups: list[Any] = list(self.layers)
         self._groups = [(PackedGroup(group, self.config.window_size, dtype), in_dtype(group.conv, dtype)) for group in groups]

@@ -1,9 +1,9 @@
 """The head of "pixelshuffle" models as the one linear map it is: a tenth of the multiplications, and nothing large in memory.
 
 Between the last activation and the pixels lie only convolutions and pixel shuffles (SwinIR paper, section 3.1, as published
-for classical super-resolution). What a pixel adds to the output reaches two pixels far, so all of it is one convolution of 5 x 5
-into scale^2 channels for each colour, and a shuffle. Where the image ends, the convolutions on the way see zeros: the first and
-the last row and column have kernels of their own.
+for classical super-resolution). What a pixel adds to the output reaches two pixels far, so all of it is one convolution of
+5 x 5 into scale^2 channels for each colour, and a shuffle. Where the image ends, the convolutions on the way see zeros: the
+first and the last row and column have kernels of their own.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class LinearHead(nn.Module):
         self.scale = scale
         found = [kernel_at(upsample, scale, place, weight) for place in itertools.product(PLACES, repeat=2)]
         for name, each in zip(("kernels", "biases"), zip(*found, strict=True), strict=True):
-            self.register_buffer(name, torch.stack(each).unflatten(0, (3, 3)), persistent=False)
+            self.register_buffer(name, torch.stack(each).view(3, 3, *each[0].shape), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         padded = F.pad(x, (REACH,) * 4)
@@ -71,7 +71,8 @@ def with_linear_head(network: SwinIR) -> SwinIR:
     if network.config.upsampler != "pixelshuffle":
         return network
     steps: list[Any] = list(network.upsample)
-    head, scale = network.conv_last, 1
+    scale = 1
+    head: nn.Module = network.conv_last
     for conv, shuffle in zip(steps[-2::-2], steps[::-2], strict=True):
         scale *= shuffle.upscale_factor
         head = LinearHead(nn.Sequential(conv, shuffle, head), scale, conv.weight)
