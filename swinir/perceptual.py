@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from swinir.checkpoint import UNREADABLE, WeightsError
+from swinir.codes import as_floats
 from swinir.download import Remote, fetch, mirrored
 from swinir.weights import default_cache
 
@@ -93,4 +94,4 @@ def lpips_of(metric: Lpips, a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float
 def as_rgb(picture: NDArray[np.uint8]) -> Tensor:
     """(1, 3, H, W) float32 in [0, 1]; grey as three equal channels."""
     rgb = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)
-    return torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None].float() / 255
+    return as_floats(torch.from_numpy(rgb.copy())).permute(2, 0, 1)[None]

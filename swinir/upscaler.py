@@ -153,7 +153,7 @@ class Upscaler:
         self._lock = threading.Lock()
         network = with_linear_head(network) if isinstance(network, SwinIR) else network
         self._exact = network.to(self.device).eval()
-        if self.device.type == "cpu" and isinstance(network, SwinIR):
+        if self.precision == "fp32" and self.device.type == "cpu" and isinstance(network, SwinIR):
             self._exact = fused(network)
         self._network = self._exact
         if self.precision == "bf16" and isinstance(network, SwinIR):
