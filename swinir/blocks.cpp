@@ -46,7 +46,7 @@ struct Scratch {  // one window on its way through a block; where nothing is wri
 
     explicit Scratch(const Shape& s) {
         constexpr bool paired = !std::is_same_v<Factor, float>;
-        auto rows_of = [](int64_t rows) { return paired ? whole_pairs(rows + 1) : rows + 1; };
+        auto rows_of = [](int64_t rows) { return paired ? whole_pairs(rows) : rows + 1; };
         size_of_head = paired ? whole_pairs(s.channels / s.heads) * L : 0;
         const int64_t sizes[] = {(s.channels + WIDTH) * L, (3 * s.channels + 1) * L, (s.channels + 1) * L,
                                  rows_of(s.channels) * L, rows_of(s.hidden) * L, rows_of(L) * L,
@@ -132,10 +132,11 @@ struct Place {
     int64_t pixels[L]{};
 
     Place(const Shape& s, int64_t window_row, int64_t window_column, int64_t shift) {
-        for (int64_t i = 0; i < s.window * s.window; i++) {
-            const int64_t row = (window_row * s.window + i / s.window + shift) % s.height;
-            const int64_t column = (window_column * s.window + i % s.window + shift) % s.width;
-            pixels[i] = (row * s.width + column) * s.channels;
+        int64_t* pixel = pixels;
+        for (int64_t i = 0; i < s.window; i++) {
+            const int64_t row = (window_row * s.window + i + shift) % s.height * s.width;
+            for (int64_t j = 0; j < s.window; j++)
+                *pixel++ = (row + (window_column * s.window + j + shift) % s.width) * s.channels;
         }
     }
 };
@@ -163,8 +164,8 @@ void load(const float* image, const Place& place, float* x, int channels, int to
         for (int i = 0; i < WIDTH; i++) _mm512_store_si512(x + (channel + i) * L + token, square[i]);
     });
 #else
-    for (int token = 0; token < tokens; token++)
-        for (int c = 0; c < channels; c++) x[c * L + token] = image[place.pixels[token] + c];
+    for (int token = 0; token < L; token++)
+        for (int c = 0; c < channels; c++) x[c * L + token] = token < tokens ? image[place.pixels[token] + c] : 0;
 #endif
 }
 
@@ -265,7 +266,7 @@ extern "C" void swinir_run_blocks(float* image, const int64_t* shape, const void
 }
 
 #if defined(__AVX512BF16__)
-// The same with weights in bfloat16, rows of an even length, 0 beside an odd last column.
+// The same with weights in bfloat16, filled up with 0 to whole tiles: 32 rows by 32 columns.
 extern "C" void swinir_run_blocks_bf16(float* image, const int64_t* shape, const void* const* blocks, int num_blocks,
                                        int num_threads) {
     run_blocks(image, *reinterpret_cast<const Shape*>(shape), reinterpret_cast<const Block<Pair>*>(blocks), num_blocks,

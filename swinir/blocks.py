@@ -24,10 +24,12 @@ def fused(network: SwinIR, dtype: torch.dtype = torch.float32) -> SwinIR:
     """The same network by the compiled kernel where that can be had and agrees, else the network itself.
 
     ``network`` is in float32 on the CPU, in evaluation mode. With bfloat16 as ``dtype`` the factors of its products are
-    rounded to that, which is for processors that ``multiplies_bfloat16``.
+    rounded to that, which is for processors that ``multiplies_bfloat16``. Its convolutions are left with their channels last.
     """
     kernel = block_kernel()
     if kernel is None or network.config.window_size**2 > TOKENS:
+        return network
+    if dtype == torch.bfloat16 and not multiplies_bfloat16():
         return network
     faster = FusedSwinIR(network, kernel, dtype)
     x = torch.rand((1, network.config.in_chans, 16, 24), generator=torch.Generator().manual_seed(0))
@@ -68,7 +70,7 @@ class FusedSwinIR(SwinIR):
     def _body(self, shallow: Tensor) -> Tensor:
         x_BHWC = self.patch_embed.norm(shallow.permute(0, 2, 3, 1).contiguous())
         for packed, conv in self._groups:
-            y_BHWC = x_BHWC.clone()
+            y_BHWC = x_BHWC.clone(memory_format=torch.contiguous_format)
             packed.run(self._run_blocks, y_BHWC)
             x_BHWC = x_BHWC + conv(y_BHWC.to(self._dtype).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         body: Tensor = self.norm(x_BHWC).to(self._dtype).permute(0, 3, 1, 2)

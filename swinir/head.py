@@ -1,4 +1,4 @@
-"""The head of "pixelshuffle" models as the one linear map it is: a tenth of the multiplications, and nothing large in memory.
+"""The head of "pixelshuffle" models as the one linear map it is: an eighth of the multiplications, and nothing large in memory.
 
 Between the last activation and the pixels lie only convolutions and pixel shuffles (SwinIR paper, section 3.1, as published
 for classical super-resolution). What a pixel adds to the output reaches two pixels far, so all of it is one convolution of
@@ -37,7 +37,6 @@ class LinearHead(nn.Module):
     kernels: Tensor  # (3, 3, colours * scale^2, C, SIZE, SIZE), by row and column: first, middle, last
     biases: Tensor  # (3, 3, colours * scale^2)
 
-    @torch.inference_mode(False)
     def __init__(self, upsample: Callable[[Tensor], Tensor], scale: int, weight: Tensor) -> None:
         super().__init__()
         self.scale = scale
@@ -66,16 +65,18 @@ def kernel_at(upsample: Callable[[Tensor], Tensor], scale: int, place: Sequence[
     return gradient.roll((REACH - row, REACH - column), dims=(2, 3)), bias  # from where the pixel lies to the kernel's middle
 
 
+@torch.inference_mode(False)
 def with_linear_head(network: SwinIR) -> SwinIR:
     """The same network, parameters shared, with such a head where it is one: for inference, on images of 2 pixels and more."""
     if network.config.upsampler != "pixelshuffle":
         return network
-    steps: list[Any] = list(network.upsample)
-    scale = 1
-    head: nn.Module = network.conv_last
+    device = network.conv_last.weight.device
+    # On the CPU: a GPU may be set to round what it multiplies.
+    steps: list[Any] = list(copy.deepcopy(nn.Sequential(*network.upsample, network.conv_last)).cpu())
+    scale, head = 1, steps.pop()
     for conv, shuffle in zip(steps[-2::-2], steps[::-2], strict=True):
         scale *= shuffle.upscale_factor
         head = LinearHead(nn.Sequential(conv, shuffle, head), scale, conv.weight)
     faster = copy.copy(network)
-    faster._modules = network._modules | {"upsample": head, "conv_last": nn.Identity()}
+    faster._modules = network._modules | {"upsample": head.to(device), "conv_last": nn.Identity()}
     return faster

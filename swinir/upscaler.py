@@ -151,16 +151,10 @@ class Upscaler:
         self.nonfinite_tiles = 0
         self.warn = logging.getLogger("swinir").warning
         self._lock = threading.Lock()
-        network = with_linear_head(network) if isinstance(network, SwinIR) else network
-        self._exact = network.to(self.device).eval()
-        if self.precision == "fp32" and self.device.type == "cpu" and isinstance(network, SwinIR):
-            self._exact = fused(network)
-        self._network = self._exact
-        if self.precision == "bf16" and isinstance(network, SwinIR):
-            if self.device.type == "cuda":
-                self._network = by_triton(network, in_bfloat16(network), self.tile, batch)
-            else:
-                self._network = fused_bfloat16(network) or in_bfloat16(network)
+        self._exact = self._network = network.to(self.device).eval()
+        if isinstance(network, SwinIR):
+            with _CPU_LOCK:
+                self._exact, self._network = ways(network, self.device, self.precision, self.tile, batch)
         engines = {FusedSwinIR: "compiled blocks", TritonSwinIR: "triton"}
         self.engine = engines.get(type(self._network), "pytorch")
 
@@ -298,10 +292,16 @@ def in_bfloat16(network: SwinIR) -> SwinIR:
     return copy.deepcopy(network).set_body_dtype(torch.bfloat16)
 
 
-def fused_bfloat16(network: SwinIR) -> SwinIR | None:
-    """The compiled blocks in bfloat16 where they can be had."""
-    faster = fused(network, torch.bfloat16) if multiplies_bfloat16() else network
-    return None if faster is network else faster
+def ways(network: SwinIR, device: torch.device, precision: str, tile: int, batch: int) -> tuple[nn.Module, nn.Module]:
+    """The network in float32, and as it is computed with: the same, or the fastest way in bfloat16."""
+    network = with_linear_head(network)
+    if precision == "fp32":
+        exact = fused(network) if device.type == "cpu" else network
+        return exact, exact
+    if device.type == "cuda":
+        return network, by_triton(network, in_bfloat16(network), tile, batch)
+    faster = fused(network, torch.bfloat16) if device.type == "cpu" else network
+    return network, in_bfloat16(network) if faster is network else faster
 
 
 def choose_device(name: str) -> torch.device:

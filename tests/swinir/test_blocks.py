@@ -66,9 +66,9 @@ def test_bfloat16_is_near_every_golden(path):
 
 
 @needs_bfloat16
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=30, derandomize=True)
 @given(
-    batch=st.integers(1, 3), height=st.integers(1, 40), width=st.integers(1, 40), threads=st.integers(1, 3),
+    batch=st.integers(1, 3), height=st.integers(8, 40), width=st.integers(8, 40), threads=st.integers(1, 3),
     heads=st.integers(1, 3), depth=st.integers(1, 3), window=st.sampled_from([4, 7, 8]), mlp_ratio=st.sampled_from([1, 2.4]),
     per_head=st.sampled_from([5, 6, 10]),
 )  # fmt: skip
@@ -79,7 +79,7 @@ def test_any_shape_in_bfloat16_is_as_near_as_that_is_fine(
     model = network(
         depths=(depth,), num_heads=(heads,), embed_dim=per_head * heads, window_size=window, mlp_ratio=mlp_ratio, upscale=2
     )
-    x = torch.rand(batch, 3, height, width)
+    x = torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
     torch.set_num_threads(threads)
     with torch.inference_mode():
         truth = model(x)
@@ -87,7 +87,7 @@ def test_any_shape_in_bfloat16_is_as_near_as_that_is_fine(
         by_pytorch = copy.deepcopy(model).set_body_dtype(torch.bfloat16)
         assert isinstance(faster, FusedSwinIR)
         error, theirs = ((other(x) - truth).square().mean().sqrt() for other in (faster, by_pytorch))
-    assert error < 1.5 * theirs + 1e-6  # of a few pixels, rounding may go either way
+    assert error < 1.5 * theirs
 
 
 @needs_kernel
@@ -111,12 +111,17 @@ def test_what_a_lesser_processor_would_run(without):
     # Without AVX-512 there is no bfloat16; without AMX it takes AVX-512 BF16.
     dtypes = [dtype for dtype, entry_point in blocks.ENTRY_POINTS.items() if hasattr(library, entry_point)]
     assert torch.float32 in dtypes
+    torch.set_num_threads(1)  # one window after the other, in the same memory
     for dtype, window in itertools.product(dtypes, (7, 8)):
         model = network(window_size=window, embed_dim=42, num_heads=(3, 3))
+        faster = FusedSwinIR(model, library, dtype)
         x = torch.rand(2, 3, 37, 50)
+        damaged = x.clone()
+        damaged[0, 0, 3, 3] = torch.nan
         with torch.inference_mode():
-            error = (FusedSwinIR(model, library, dtype)(x) - model(x)).abs().max()
-        assert error < (1e-5 if dtype == torch.float32 else 1e-2)
+            clean, after_damage = faster(x), faster(damaged)[1]
+            assert (clean - model(x)).abs().max() < (1e-5 if dtype == torch.float32 else 1e-2)
+        assert torch.equal(after_damage, clean[1])
 
 
 @needs_kernel
