@@ -1,4 +1,4 @@
-// The Swin transformer blocks of one residual group on a CPU, in place, each window from load to store in the cache.
+// The Swin transformer blocks of one residual group on a CPU, each window from load to store in the cache.
 //
 // A window is held channels first, (C, L) with its L tokens side by side: every step then works on whole vectors of tokens,
 // whatever the number of channels or of channels per head - the linear layers, the LayerNorms (over rows), the scores
@@ -74,18 +74,24 @@ struct Scratch {  // one window on its way through a block; where nothing is wri
 // LayerNorm over the channels, without gain and bias.
 template <class Factor>
 void normalize(const float* x, Factor* out, int channels) {
-    for (int token = 0; token < L; token += WIDTH) {
-        Floats sum{}, squares{};
-        for (int c = 0; c < channels; c++) sum += at(x + c * L + token);
-        Floats mean = sum / float(channels);
-        for (int c = 0; c < channels; c++) {
-            Floats d = at(x + c * L + token) - mean;
-            squares += d * d;
-        }
-        Floats scale = squares / float(channels) + 1e-5f;
-        for (int i = 0; i < WIDTH; i++) scale[i] = 1.0f / __builtin_sqrtf(scale[i]);
-        auto normal = [&](int c) { return (at(x + c * L + token) - mean) * scale; };
-        for (int c = 0; c < channels; c += 2) put(out, c, token, normal(c), normal(std::min(c + 1, channels - 1)));
+    for (int token = 0; token < L; token += STRIP) {  // some vectors at once: a sum has to wait for the one before
+        Floats mean[VECTORS]{}, scale[VECTORS]{};
+        auto value = [=](int c, int v) { return at(x + c * L + token + v * WIDTH); };
+        for (int c = 0; c < channels; c++)
+            for (int v = 0; v < VECTORS; v++) mean[v] += value(c, v);
+        for (int v = 0; v < VECTORS; v++) mean[v] /= float(channels);
+        for (int c = 0; c < channels; c++)
+            for (int v = 0; v < VECTORS; v++) {
+                Floats d = value(c, v) - mean[v];
+                scale[v] += d * d;
+            }
+        for (int v = 0; v < VECTORS; v++)
+            for (int i = 0; i < WIDTH; i++) scale[v][i] = 1.0f / __builtin_sqrtf(scale[v][i] / float(channels) + 1e-5f);
+        for (int c = 0; c < channels; c += 2)
+            for (int v = 0; v < VECTORS; v++) {
+                auto normal = [&](int c) { return (value(c, v) - mean[v]) * scale[v]; };
+                put(out, c, token + v * WIDTH, normal(c), normal(std::min(c + 1, channels - 1)));
+            }
     }
 }
 
@@ -187,8 +193,8 @@ void store(float* image, const Place& place, const float* x, int channels, int t
 }
 
 template <class Factor>
-void run_window(const Shape& s, const Block<Factor>& block, const float* position, float* image, const Place& place,
-                Scratch<Factor>& scratch) {
+void run_window(const Shape& s, const Block<Factor>& block, const float* position, const float* from, float* to,
+                const Place& place, Scratch<Factor>& scratch) {
     const int channels = s.channels, depth = s.channels / s.heads, hidden = s.hidden, tokens = s.window * s.window;
     const int keys = std::is_same_v<Factor, float> ? (tokens + 1) / 2 * 2 : L;  // beyond the tokens their weights are 0
     auto linear = [&](const Factor* w, const float* bias, const Factor* in, int rows, int columns, auto store) {
@@ -198,7 +204,7 @@ void run_window(const Shape& s, const Block<Factor>& block, const float* positio
     auto add_to_x = [x = scratch.x](int row, int token, Floats first, Floats second) {
         put(x, row, token, at(x + row * L + token) + first, at(x + (row + 1) * L + token) + second);
     };
-    load(image, place, scratch.x, channels, tokens);
+    load(from, place, scratch.x, channels, tokens);
     normalize(scratch.x, scratch.normal, channels);
     linear(block.qkv, block.qkv_bias, scratch.normal, 3 * channels, channels,
            [qkv = scratch.qkv](int row, int token, Floats first, Floats second) { put(qkv, row, token, first, second); });
@@ -219,14 +225,17 @@ void run_window(const Shape& s, const Block<Factor>& block, const float* positio
     normalize(scratch.x, scratch.normal, channels);
     linear(block.fc1, block.fc1_bias, scratch.normal, hidden, channels,
            [hidden = scratch.hidden](int row, int token, Floats first, Floats second) {
-               put(hidden, row, token, gelu(first), gelu(second));
+               if constexpr (std::is_same_v<Factor, float>)
+                   put(hidden, row, token, gelu(first, PHI), gelu(second, PHI));
+               else
+                   put(hidden, row, token, gelu(first, ROUGH_PHI), gelu(second, ROUGH_PHI));
            });
     linear(block.fc2, block.fc2_bias, scratch.hidden, channels, hidden, add_to_x);
-    store(image, place, scratch.x, channels, tokens);
+    store(to, place, scratch.x, channels, tokens);
 }
 
 template <class Factor>
-void run_blocks(float* image, const Shape& s, const Block<Factor>* each, int num_blocks, int num_threads) {
+void run_blocks(const float* from, float* to, const Shape& s, const Block<Factor>* each, int num_blocks, int num_threads) {
     const int64_t rows = s.height / s.window, columns = s.width / s.window, windows = s.batch * rows * columns;
     std::vector<std::atomic<int64_t>> next(num_blocks);
     // Neighbours share cache lines: whole rows go to one thread where there are enough for all.
@@ -241,8 +250,9 @@ void run_blocks(float* image, const Shape& s, const Block<Factor>* each, int num
                 for (int64_t i = start; i < std::min(start + chunk, windows); i++) {
                     const int64_t column = i % columns, row = i / columns % rows, picture = i / (columns * rows);
                     const int kind = shift ? (column == columns - 1) + 2 * (row == rows - 1) : 0;
+                    const int64_t pixels = picture * s.channels * s.height * s.width;
                     run_window<Factor>(s, each[index], each[index].position + kind * s.heads * L * L,
-                               image + picture * s.channels * s.height * s.width, Place(s, row, column, shift), scratch);
+                                       (index ? to : from) + pixels, to + pixels, Place(s, row, column, shift), scratch);
                 }
             }
             finished.arrive_and_wait();
@@ -256,20 +266,20 @@ void run_blocks(float* image, const Shape& s, const Block<Factor>* each, int num
 
 }  // namespace
 
-// All blocks of a group over ``image`` (batch, height, width, channels), in place; height and width are whole windows. Every
-// second block is shifted, its ``position`` (4, heads, keys, queries) for interior, right, bottom and corner windows; the
-// others' is (1, heads, keys, queries). The pointers of ``blocks`` are 64-byte aligned where they are read as vectors.
-extern "C" void swinir_run_blocks(float* image, const int64_t* shape, const void* const* blocks, int num_blocks,
+// All blocks of a group, at least one, from image to image (batch, height, width, channels), in whole windows. Every second block
+// is shifted, its ``position`` (4, heads, keys, queries) for interior, right, bottom and corner windows; the others' is (1, heads,
+// keys, queries). The pointers of ``blocks`` are 64-byte aligned where they are read as vectors.
+extern "C" void swinir_run_blocks(const float* from, float* to, const int64_t* shape, const void* const* blocks, int num_blocks,
                                   int num_threads) {
-    run_blocks(image, *reinterpret_cast<const Shape*>(shape), reinterpret_cast<const Block<float>*>(blocks), num_blocks,
+    run_blocks(from, to, *reinterpret_cast<const Shape*>(shape), reinterpret_cast<const Block<float>*>(blocks), num_blocks,
                num_threads);
 }
 
 #if defined(__AVX512BF16__)
 // The same with weights in bfloat16, filled up with 0 to whole tiles: 32 rows by 32 columns.
-extern "C" void swinir_run_blocks_bf16(float* image, const int64_t* shape, const void* const* blocks, int num_blocks,
-                                       int num_threads) {
-    run_blocks(image, *reinterpret_cast<const Shape*>(shape), reinterpret_cast<const Block<Pair>*>(blocks), num_blocks,
+extern "C" void swinir_run_blocks_bf16(const float* from, float* to, const int64_t* shape, const void* const* blocks,
+                                       int num_blocks, int num_threads) {
+    run_blocks(from, to, *reinterpret_cast<const Shape*>(shape), reinterpret_cast<const Block<Pair>*>(blocks), num_blocks,
                num_threads);
 }
 

@@ -68,10 +68,9 @@ class FusedSwinIR(SwinIR):
         self._dtype = dtype
 
     def _body(self, shallow: Tensor) -> Tensor:
-        x_BHWC = self.patch_embed.norm(shallow.permute(0, 2, 3, 1).contiguous())
+        x_BHWC = self.patch_embed.norm(shallow.permute(0, 2, 3, 1))
         for packed, conv in self._groups:
-            y_BHWC = x_BHWC.clone(memory_format=torch.contiguous_format)
-            packed.run(self._run_blocks, y_BHWC)
+            y_BHWC = packed.run(self._run_blocks, x_BHWC)
             x_BHWC = x_BHWC + conv(y_BHWC.to(self._dtype).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         body: Tensor = self.norm(x_BHWC).to(self._dtype).permute(0, 3, 1, 2)
         return body
@@ -95,10 +94,14 @@ class PackedGroup:
         self._pointers = (ctypes.c_void_p * len(pointers))(*pointers)
         self._heads, self._hidden, self._window = blocks[0].attn.num_heads, blocks[0].mlp.fc1.out_features, window_size
 
-    def run(self, run_blocks: Callable[..., object], x_BHWC: Tensor) -> None:
-        """(B, H, W, C) float32, contiguous, H and W whole windows; changed in place."""
+    def run(self, run_blocks: Callable[..., object], x_BHWC: Tensor) -> Tensor:
+        """(B, H, W, C) float32, H and W whole windows, to the same."""
+        x_BHWC = x_BHWC.contiguous()
+        y_BHWC = torch.empty_like(x_BHWC)
         shape = (ctypes.c_int64 * 7)(*x_BHWC.shape, self._heads, self._window, self._hidden)
-        run_blocks(ctypes.c_void_p(x_BHWC.data_ptr()), shape, self._pointers, len(self._tensors), torch.get_num_threads())
+        ends = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (x_BHWC, y_BHWC))
+        run_blocks(*ends, shape, self._pointers, len(self._tensors), torch.get_num_threads())
+        return y_BHWC
 
 
 def factors(weight: Tensor, dtype: torch.dtype) -> Tensor:

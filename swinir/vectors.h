@@ -29,7 +29,13 @@ inline Floats& at(float* p) { return *reinterpret_cast<Floats*>(p); }
 inline const Floats& at(const float* p) { return *reinterpret_cast<const Floats*>(p); }
 inline const Ints& at(const int32_t* p) { return *reinterpret_cast<const Ints*>(p); }
 inline Floats all(float value) { return value - Floats{}; }
+#if defined(__AVX512F__)  // GCC 12 makes two instructions of the others, and warns of its own header without a mask
+inline Floats largest(Floats a, Floats b) { return _mm512_maskz_max_ps(0xffff, a, b); }
+inline Floats smallest(Floats a, Floats b) { return _mm512_maskz_min_ps(0xffff, a, b); }
+#else
 inline Floats largest(Floats a, Floats b) { return a > b ? a : b; }
+inline Floats smallest(Floats a, Floats b) { return a < b ? a : b; }
+#endif
 
 // e^x for x < 88, 1e-38 below -87: 2^n * e^r with |r| <= ln2 / 2, a polynomial fitted for the least relative error. That is
 // 1e-7 near 0 and 2e-6 at 60, by what ln2 is off as a float.
@@ -47,17 +53,25 @@ inline Floats exponential(Floats x) {
     return p * reinterpret_cast<Floats>(power);
 }
 
-// x * Phi(x), the exact GELU, to 1e-6 or 1e-7 of x: Phi is a polynomial in x^2, fitted for the least error of the product, and
-// from 5.5 on what it is there.
-inline Floats gelu(Floats x) {
-    constexpr float END = 5.5f, P[] = {-0.00091174632f, 0.0025922631f, -0.0025182146f, 0.0024753428f, -0.0062927124f,
-                                       0.011425276f,    -0.015373257f, 0.020029547f,   -0.025941897f, 0.032113593f,
-                                       -0.038804694f,   0.047735605f,  -0.064171978f,  0.12855195f};
-    Floats near = largest(-largest(-x, all(-END)), all(-END));
-    Floats u = near * near * (2 / (END * END)) - 1.0f;
-    Floats p = all(P[0]);
+// Phi as a polynomial in x^2, fitted for the least error of x * Phi(x), and from ``end`` on what it is there.
+template <int TERMS>
+struct Phi {
+    float end, terms[TERMS];
+};
+constexpr Phi<14> PHI{5.5f, {-0.00091174632f, 0.0025922631f, -0.0025182146f, 0.0024753428f, -0.0062927124f, 0.011425276f,
+                             -0.015373257f, 0.020029547f, -0.025941897f, 0.032113593f, -0.038804694f, 0.047735605f,
+                             -0.064171978f, 0.12855195f}};  // to 1e-6, and 1e-7 of x
+constexpr Phi<9> ROUGH_PHI{4.5f, {0.0033536829f, -0.0093285305f, 0.012208534f, -0.016744054f, 0.027629398f, -0.040555764f,
+                                  0.054818569f, -0.07717196f, 0.15690211f}};  // to 3e-5, for what becomes bfloat16
+
+// x * Phi(x), the exact GELU but for the error of ``phi``.
+template <int TERMS>
+inline Floats gelu(Floats x, const Phi<TERMS>& phi) {
+    Floats near = smallest(largest(x, all(-phi.end)), all(phi.end));
+    Floats u = near * near * (2 / (phi.end * phi.end)) - 1.0f;
+    Floats p = all(phi.terms[0]);
 #pragma GCC unroll 16
-    for (int i = 1; i < 14; i++) p = p * u + P[i];
+    for (int i = 1; i < TERMS; i++) p = p * u + phi.terms[i];
     return x * (near * p + 0.5f);
 }
 
