@@ -266,9 +266,9 @@ void run_blocks(const float* from, float* to, const Shape& s, const Block<Factor
 
 }  // namespace
 
-// All blocks of a group, at least one, from image to image (batch, height, width, channels), in whole windows. Every second block
-// is shifted, its ``position`` (4, heads, keys, queries) for interior, right, bottom and corner windows; the others' is (1, heads,
-// keys, queries). The pointers of ``blocks`` are 64-byte aligned where they are read as vectors.
+// All blocks of a group, at least one, from image to image (batch, height, width, channels), in whole windows. Every second
+// block is shifted, its ``position`` (4, heads, keys, queries) for interior, right, bottom and corner windows; the others' is (1,
+// heads, keys, queries). The pointers of ``blocks`` are 64-byte aligned where they are read as vectors.
 extern "C" void swinir_run_blocks(const float* from, float* to, const int64_t* shape, const void* const* blocks, int num_blocks,
                                   int num_threads) {
     run_blocks(from, to, *reinterpret_cast<const Shape*>(shape), reinterpret_cast<const Block<float>*>(blocks), num_blocks,
