@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from swinir.compiled import block_kernel
 from swinir.model import Block, ResidualGroup, SwinIR, shift_masks
 
-TOKENS = 64  # L of products.h
+TOKENS = 64  # L of vectors.h
 NO_WEIGHT = -1e9  # among scores
 ENTRY_POINTS = {torch.float32: "swinir_run_blocks", torch.bfloat16: "swinir_run_blocks_bf16"}
 

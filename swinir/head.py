@@ -31,7 +31,7 @@ MIDDLE, BORDER = (1, 1), ((0, 1), (1, 0), (1, 2), (2, 1), (0, 0), (0, 2), (2, 0)
 class LinearHead(nn.Module):
     """What ``upsample`` makes of (B, C, H, W), H and W at least 2: (B, colours, H * scale, W * scale), to rounding.
 
-    ``upsample`` must be linear and reach no further than REACH; C, dtype and device are those of its first ``weight``.
+    ``upsample`` must be linear and reach no further than REACH; ``weight`` is its first convolution's, for C and dtype.
     """
 
     kernels: Tensor  # (3, 3, colours * scale^2, C, SIZE, SIZE), by row and column: first, middle, last
