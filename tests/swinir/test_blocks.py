@@ -68,7 +68,7 @@ def test_bfloat16_is_near_every_golden(path):
 @needs_bfloat16
 @settings(deadline=None, max_examples=30, derandomize=True)
 @given(
-    batch=st.integers(1, 3), height=st.integers(8, 40), width=st.integers(8, 40), threads=st.integers(1, 3),
+    batch=st.integers(1, 3), height=st.integers(1, 40), width=st.integers(1, 40), threads=st.integers(1, 3),
     heads=st.integers(1, 3), depth=st.integers(1, 3), window=st.sampled_from([4, 7, 8]), mlp_ratio=st.sampled_from([1, 2.4]),
     per_head=st.sampled_from([5, 6, 10]),
 )  # fmt: skip
@@ -87,7 +87,7 @@ def test_any_shape_in_bfloat16_is_as_near_as_that_is_fine(
         by_pytorch = copy.deepcopy(model).set_body_dtype(torch.bfloat16)
         assert isinstance(faster, FusedSwinIR)
         error, theirs = ((other(x) - truth).square().mean().sqrt() for other in (faster, by_pytorch))
-    assert error < 1.5 * theirs
+    assert error < 1.1 * theirs + 1e-6
 
 
 @needs_kernel
