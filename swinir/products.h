@@ -74,14 +74,16 @@ inline void put(Pair* out, int row, int token, Floats first, Floats second) {
     _mm512_store_si512(out + row / 2 * L + token, zipped(first, second));
 }
 
-// (rows, L) floats to pairs of neighbouring rows; 0 beside an odd last row, and below it.
+// The pairs of ``row`` and the next of (rows, L) floats; 0 beside an odd last row, and below it.
+inline __m512i pairs_of(const float* in, int rows, int row, int token) {
+    return zipped(row < rows ? at(in + row * L + token) : Floats{}, row + 1 < rows ? at(in + (row + 1) * L + token) : Floats{});
+}
+
+// (rows, L) floats to pairs of neighbouring rows.
 const Pair* by_depth(const float* in, int rows, Pair* out) {
-    for (int row = 0; row < 2 * deep(rows, out); row += 2)
-        for (int token = 0; token < L; token += WIDTH) {
-            const Floats first = row < rows ? at(in + row * L + token) : Floats{};
-            const Floats second = row + 1 < rows ? at(in + (row + 1) * L + token) : Floats{};
-            put(out, row, token, first, second);
-        }
+    for (int pair = 0; pair < deep(rows, out); pair++)
+        for (int token = 0; token < L; token += WIDTH)
+            _mm512_store_si512(out + pair * L + token, pairs_of(in, rows, 2 * pair, token));
     return out;
 }
 
@@ -244,11 +246,7 @@ Matrix<Pair, 1> turned(const float* in, int rows, Pair* out) {
         for (int token = 0; token < L; token += TILE) {
             __m512i square[TILE];
 #pragma GCC unroll 16
-            for (int i = 0; i < TILE; i++) {
-                const int row = 2 * (pair + i);
-                square[i] = zipped(row < rows ? at(in + row * L + token) : Floats{},
-                                   row + 1 < rows ? at(in + (row + 1) * L + token) : Floats{});
-            }
+            for (int i = 0; i < TILE; i++) square[i] = pairs_of(in, rows, 2 * (pair + i), token);
             transpose(square);
 #pragma GCC unroll 16
             for (int i = 0; i < TILE; i++) _mm512_store_si512(out + (token + i) * pairs + pair, square[i]);
