@@ -45,6 +45,7 @@ class Run:
         """Train to the last step, going on from what ``out`` holds; the first process tells lines and exports."""
         from pipeline.dataset.pixels import RgbPictures
         from pipeline.video.worn import worn
+        from swinir.gradients import trainable
         from swinir.pairs import write_sheet
         from swinir.patches import PatchError, training_patches
         from swinir.training import Trainer
@@ -57,7 +58,8 @@ class Run:
         try:
             patches = training_patches(photographs, settings, worn)
             weights = load_checkpoint(*self.start_from).state if self.start_from else None
-            trainer = Trainer(settings, patches, self.out, target, weights)
+            way = trainable if target.type == "cpu" and not settings.compile else None
+            trainer = Trainer(settings, patches, self.out, target, weights, way)
             if trainer.rank == 0:
                 write_sheet(patches.pairs_at(trainer.step), self.out / "pairs.png")
                 given = f"{len(photographs)} photographs, {len(validation)} validation pairs"

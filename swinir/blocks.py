@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import itertools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -86,22 +87,39 @@ class PackedGroup:
 
     def __init__(self, group: ResidualGroup, window_size: int, dtype: torch.dtype) -> None:
         blocks: list[Any] = list(group.residual_group.blocks)
-        self._tensors = [
-            [factors(t, dtype).contiguous() if t.ndim == 2 else t.contiguous() for t in packed(block, i % 2 == 1, window_size)]
-            for i, block in enumerate(blocks)
-        ]
-        pointers = [tensor.data_ptr() for tensors in self._tensors for tensor in tensors]
-        self._pointers = (ctypes.c_void_p * len(pointers))(*pointers)
+        with torch.no_grad():
+            self._tensors = [as_read(packed(block, i % 2 == 1, window_size), dtype) for i, block in enumerate(blocks)]
+        self._pointers = addresses(itertools.chain.from_iterable(self._tensors))
         self._heads, self._hidden, self._window = blocks[0].attn.num_heads, blocks[0].mlp.fc1.out_features, window_size
 
     def run(self, run_blocks: Callable[..., object], x_BHWC: Tensor) -> Tensor:
         """(B, H, W, C) float32, H and W whole windows, to the same."""
         x_BHWC = x_BHWC.contiguous()
         y_BHWC = torch.empty_like(x_BHWC)
-        shape = (ctypes.c_int64 * 7)(*x_BHWC.shape, self._heads, self._window, self._hidden)
-        ends = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (x_BHWC, y_BHWC))
-        run_blocks(*ends, shape, self._pointers, len(self._tensors), torch.get_num_threads())
+        shape = shape_of(x_BHWC, self._heads, self._window, self._hidden)
+        in_place, num_blocks = ctypes.c_int64(0), len(self._tensors)
+        run_blocks(address(x_BHWC), address(y_BHWC), in_place, shape, self._pointers, num_blocks, torch.get_num_threads())
         return y_BHWC
+
+
+def shape_of(x_BHWC: Tensor, heads: int, window_size: int, hidden: int) -> ctypes.Array[ctypes.c_int64]:
+    """``Shape`` of window.h."""
+    return (ctypes.c_int64 * 7)(*x_BHWC.shape, heads, window_size, hidden)
+
+
+def address(tensor: Tensor) -> ctypes.c_void_p:
+    """Where its memory begins, which has to outlive what reads it."""
+    return ctypes.c_void_p(tensor.data_ptr())
+
+
+def addresses(tensors: Iterable[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+    pointers = [address(tensor) for tensor in tensors]
+    return (ctypes.c_void_p * len(pointers))(*pointers)
+
+
+def as_read(tensors: Iterable[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """The tensors of ``packed`` as the kernel reads them: weights in ``dtype``, all else in float32."""
+    return [(factors(tensor, dtype) if tensor.ndim == 2 else tensor).contiguous() for tensor in tensors]
 
 
 def factors(weight: Tensor, dtype: torch.dtype) -> Tensor:
@@ -110,9 +128,8 @@ def factors(weight: Tensor, dtype: torch.dtype) -> Tensor:
     return weight if dtype == torch.float32 else F.pad(weight, (0, -columns % 32, 0, -rows % 32)).to(dtype)
 
 
-@torch.no_grad()
 def packed(block: Block, shifted: bool, window_size: int) -> Iterator[Tensor]:
-    """The nine tensors of a block in the order of ``Block`` in blocks.cpp.
+    """The nine tensors of a block in the order of ``Block`` in window.h.
 
     The gain and bias of a LayerNorm go into the linear layer behind it, the scale of the scores into the queries.
     """
@@ -122,7 +139,7 @@ def packed(block: Block, shifted: bool, window_size: int) -> Iterator[Tensor]:
     scale[:dim] = (dim // attn.num_heads) ** -0.5
     yield attn.qkv.weight * block.norm1.weight * scale
     yield (attn.qkv.bias + attn.qkv.weight @ block.norm1.bias) * scale[:, 0]
-    yield position_bias(attn.relative_position_bias_table[attn.relative_position_index], shifted, window_size)
+    yield position_bias(attn.relative_position_bias_table.index_select(0, attn.relative_position_index), shifted, window_size)
     yield attn.proj.weight
     yield attn.proj.bias
     yield mlp.fc1.weight * block.norm2.weight

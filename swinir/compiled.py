@@ -20,7 +20,7 @@ import torch
 from swinir.weights import default_cache
 
 SOURCE = Path(__file__).with_name("blocks.cpp")
-HEADERS = tuple(Path(__file__).with_name(name) for name in ("vectors.h", "products.h"))
+HEADERS = tuple(Path(__file__).with_name(name) for name in ("vectors.h", "products.h", "window.h", "gradients.h"))
 # Neither errno nor traps matter to arithmetic; what is not finite must stay so, hence no -ffast-math.
 FLAGS = ("-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-pthread")
 COMPILERS = ("c++", "g++", "clang++")

@@ -47,6 +47,12 @@ inline void put(float* out, int row, int token, Floats first, Floats second) {
     at(out + row * L + token) = first;
     at(out + (row + 1) * L + token) = second;
 }
+struct TwoRows {
+    Floats first, second;
+};
+inline TwoRows get(const float* in, int row, int token) { return {at(in + row * L + token), at(in + (row + 1) * L + token)}; }
+constexpr int row_by_token(const float*) { return L; }
+inline void put_by_token(float* out, int row, int token, Floats x) { at(out + row * L + token) = x; }
 
 #if defined(__AVX512BF16__)
 typedef int32_t Pair;  // two bfloat16, the first of them in the low half
@@ -72,6 +78,17 @@ inline __m512i zipped(Floats first, Floats second) {
 
 inline void put(Pair* out, int row, int token, Floats first, Floats second) {
     _mm512_store_si512(out + row / 2 * L + token, zipped(first, second));
+}
+
+// What ``put`` has put, rounded.
+inline TwoRows get(const Pair* in, int row, int token) {
+    const Ints pairs = at(in + row / 2 * L + token);
+    return {(Floats)(pairs << 16), (Floats)(pairs >> 16 << 16)};
+}
+
+constexpr int row_by_token(const Pair*) { return L / 2; }
+inline void put_by_token(Pair* out, int row, int token, Floats x) {
+    _mm256_store_si256((__m256i*)(out + row * (L / 2) + token / 2), (__m256i)_mm512_cvtneps_pbh(x));
 }
 
 // The pairs of ``row`` and the next of (rows, L) floats; 0 beside an odd last row, and below it.

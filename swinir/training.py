@@ -32,6 +32,8 @@ from swinir.pairs import Pair, Picture, picture_of
 from swinir.patches import Batches
 from swinir.recipe import TrainConfig, learning_rate, same_run
 
+Way = Callable[[SwinIR, torch.dtype], SwinIR]  # such as swinir.gradients.trainable
+
 NUM_PLAIN = 4  # pictures of one colour, in a step that asks for them
 
 
@@ -80,10 +82,12 @@ class Trainer:
         folder: Path,
         device: torch.device,
         weights: Mapping[str, Tensor] | None = None,
+        way: Way | None = None,
     ) -> None:
         """Begin at ``weights`` if given, else from scratch; where the folder holds a state, go on from that.
 
-        Raises ValueError where the weights or the state are not of this run.
+        ``way`` makes of the network one that computes the same by other means, with products rounded to the given type; it has
+        the same parameters. Raises ValueError where the weights or the state are not of this run.
         """
         together = dist.is_available() and dist.is_initialized()
         self.rank, self.num_ranks = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
@@ -107,6 +111,7 @@ class Trainer:
         if self.rank == 0:
             folder.mkdir(parents=True, exist_ok=True)
         self._resume()
+        self._network = way(self.model, torch.bfloat16 if config.precision == "bf16" else torch.float32) if way else self.model
         if config.compile:
             example, _ = self.patches.batch(self.step, config, self.rank, self.num_ranks)
             compile_blocks(self.model, self._forward, example.to(device))
@@ -188,7 +193,7 @@ class Trainer:
 
     def _forward(self, lr: Tensor) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            output: Tensor = self.model(lr)
+            output: Tensor = self._network(lr)
         return output
 
     def run(self, validation: Sequence[Pair], report: Callable[[Row], None], every: int = 100) -> None:

@@ -6,14 +6,13 @@ import copy
 import ctypes
 import itertools
 import logging
-import os
-import platform
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from compilers import compiler, lesser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import from_golden, network
@@ -99,16 +98,9 @@ def test_each_picture_of_a_batch_is_as_if_alone():
 
 
 @needs_kernel
-@pytest.mark.parametrize(
-    "without", [["-mno-amx-bf16", "-mno-amx-tile"], ["-mno-avx512f"], ["-mno-avx"]], ids=lambda flags: flags[-1]
-)
+@pytest.mark.parametrize("without", lesser(), ids=lambda flags: flags[-1])
 def test_what_a_lesser_processor_would_run(without):
-    """The ways for processors that can do less than this one, where that is an x86."""
-    if platform.machine() != "x86_64":
-        pytest.skip("other processors have one way")
-    compiler = os.environ.get("CXX") or next(name for name in compiled.COMPILERS if compiled.shutil.which(name))
-    library = ctypes.CDLL(str(build(compiler, [*compiled.FLAGS, *without])))
-    # Without AVX-512 there is no bfloat16; without AMX it takes AVX-512 BF16.
+    library = ctypes.CDLL(str(build(compiler(), [*compiled.FLAGS, *without])))
     dtypes = [dtype for dtype, entry_point in blocks.ENTRY_POINTS.items() if hasattr(library, entry_point)]
     assert torch.float32 in dtypes
     torch.set_num_threads(1)  # one window after the other, in the same memory
@@ -177,10 +169,9 @@ def test_a_kernel_that_is_wrong_is_not_used(monkeypatch, caplog):
 @needs_kernel
 def test_the_kernel_is_built_once_and_appears_whole(monkeypatch, tmp_path):
     monkeypatch.setenv("SWINIR_CACHE", str(tmp_path))
-    compiler = next(name for name in compiled.COMPILERS if compiled.shutil.which(name))
-    library = build(compiler)
+    library = build(compiler())
     before = library.stat()
-    assert build(compiler) == library
+    assert build(compiler()) == library
     assert (library.stat().st_ino, library.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert [path.name for path in library.parent.iterdir()] == [library.name]
 
@@ -194,7 +185,6 @@ def test_a_cache_that_cannot_be_written_is_no_error(monkeypatch, tmp_path):
 
 @needs_kernel
 def test_the_kernel_compiles_without_a_warning(tmp_path):
-    compiler = os.environ.get("CXX") or next(name for name in compiled.COMPILERS if compiled.shutil.which(name))
     strict = ["-Wall", "-Wextra", "-Werror", "-o", str(tmp_path / "blocks.so")]
-    ended = subprocess.run([compiler, *compiled.FLAGS, str(compiled.SOURCE), *strict], capture_output=True, text=True)
+    ended = subprocess.run([compiler(), *compiled.FLAGS, str(compiled.SOURCE), *strict], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr

@@ -1,0 +1,146 @@
+"""SwinIR with its blocks in the compiled kernel both ways, to train on a CPU."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import logging
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from swinir.blocks import ENTRY_POINTS, TOKENS, address, addresses, as_read, factors, multiplies_bfloat16, packed, shape_of
+from swinir.compiled import block_kernel
+from swinir.model import SwinIR
+
+NUM_TENSORS = 9  # of a block, by ``packed``
+LANES = 16  # of gradients.h
+GRADIENTS = {torch.float32: "swinir_block_gradients", torch.bfloat16: "swinir_block_gradients_bf16"}
+
+
+def trainable(network: SwinIR, dtype: torch.dtype = torch.float32) -> SwinIR:
+    """The same network, to train, by the compiled kernel where that can be had and agrees, else the network itself.
+
+    ``network`` has its parameters in float32 on the CPU and keeps them; its convolutions are left with their channels last.
+    With bfloat16 as ``dtype`` the factors of products are rounded to that, of the gradients too, as autocast does it.
+    """
+    kernel = block_kernel()
+    if kernel is None or network.config.window_size**2 > TOKENS:
+        return network
+    if dtype == torch.bfloat16 and not multiplies_bfloat16():
+        return network
+    faster = TrainableSwinIR(network, kernel, dtype)
+    slope, truth = slope_of(faster), slope_of(network)
+    if (slope - truth).norm() <= (1e-3 if dtype == torch.float32 else 5e-2) * truth.norm():
+        return faster
+    logging.getLogger("swinir").warning("the compiled gradients differ from PyTorch's on this machine; going on without them")
+    return network
+
+
+def slope_of(network: SwinIR) -> Tensor:
+    """All gradients of a small picture's mean, one after another."""
+    x = torch.rand((1, network.config.in_chans, 16, 24), generator=torch.Generator().manual_seed(0))
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    output = network(x)
+    weights = torch.rand(output.shape, generator=torch.Generator().manual_seed(1))
+    return torch.cat([slope.flatten() for slope in torch.autograd.grad((output * weights).mean(), parameters)])
+
+
+class TrainableSwinIR(SwinIR):
+    """What ``network`` computes, and its gradients, by the kernel; its parameters are the network's."""
+
+    def __init__(self, network: SwinIR, library: ctypes.CDLL, dtype: torch.dtype = torch.float32) -> None:
+        torch.nn.Module.__init__(self)
+        self.__dict__.update(network.to(memory_format=torch.channels_last).__dict__)  # type: ignore[call-overload]
+        self._library, self._dtype = library, dtype
+
+    def _body(self, shallow: Tensor) -> Tensor:
+        x_BHWC = self.patch_embed.norm(shallow.permute(0, 2, 3, 1))
+        groups: list[Any] = list(self.layers)
+        for group in groups:
+            blocks = group.residual_group.blocks
+            with torch.autocast("cpu", enabled=False):
+                tensors = [packed(block, i % 2 == 1, self.config.window_size) for i, block in enumerate(blocks)]
+            heads, hidden = blocks[0].attn.num_heads, blocks[0].mlp.fc1.out_features
+            kernel = Kernel(self._library, self._dtype, shape_of(x_BHWC, heads, self.config.window_size, hidden))
+            y_BHWC = Blocks.apply(x_BHWC, kernel, *itertools.chain(*tensors))  # type: ignore[no-untyped-call]
+            x_BHWC = x_BHWC + group.conv(y_BHWC.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        body: Tensor = self.norm(x_BHWC).permute(0, 3, 1, 2)
+        return body
+
+
+class Kernel(NamedTuple):
+    """The compiled kernel for weights of one type and images of one shape."""
+
+    library: ctypes.CDLL
+    dtype: torch.dtype
+    shape: ctypes.Array[ctypes.c_int64]
+
+    def run(self, x_BHWC: Tensor, blocks: Sequence[Sequence[Tensor]]) -> Tensor:
+        """What each of the blocks, ``as_read``, makes of the image of the one before: (blocks, B, H, W, C)."""
+        images = x_BHWC.new_empty((len(blocks), *x_BHWC.shape))
+        step, pointers = ctypes.c_int64(x_BHWC.numel()), addresses(itertools.chain.from_iterable(blocks))
+        run_blocks = getattr(self.library, ENTRY_POINTS[self.dtype])
+        run_blocks(address(x_BHWC), address(images), step, self.shape, pointers, len(blocks), torch.get_num_threads())
+        return images
+
+    def gradients(
+        self, came_in: Tensor, d_BHWC: Tensor, block: Sequence[Tensor], read: Sequence[Tensor], shifted: int
+    ) -> list[Tensor]:
+        """Those of ``block``, the tensors of ``packed``; ``d_BHWC``, of what left it, becomes the gradient of what came in."""
+        turned = [factors(weight.t(), self.dtype).contiguous() for weight in block if weight.ndim == 2]
+        sums = d_BHWC.new_zeros((torch.get_num_threads(), sum(map(room_for, block))))
+        getattr(self.library, GRADIENTS[self.dtype])(
+            address(came_in), address(d_BHWC), self.shape, addresses(read), addresses(turned), shifted,
+            address(sums), ctypes.c_int64(sums.shape[1]), len(sums),
+        )  # fmt: skip
+        return gradients_of(block, sums.sum(dim=0))
+
+
+class Blocks(torch.autograd.Function):
+    """The blocks of a group from image to image, (B, H, W, C) float32 in whole windows; ``tensors`` are ``packed``."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BHWC: Tensor, kernel: Kernel, *tensors: Tensor) -> Tensor:  # noqa: ANN401 - holds what is set here
+        blocks = [tensors[i : i + NUM_TENSORS] for i in range(0, len(tensors), NUM_TENSORS)]
+        x_BHWC, read = x_BHWC.contiguous(), [as_read(block, kernel.dtype) for block in blocks]
+        images = kernel.run(x_BHWC, read)
+        ctx.kernel, ctx.read = kernel, read
+        ctx.save_for_backward(x_BHWC, images, *tensors)
+        return images[-1]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_BHWC: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        x_BHWC, images, *tensors = ctx.saved_tensors
+        d_BHWC = d_BHWC.clone(memory_format=torch.contiguous_format)
+        d_tensors: list[Tensor] = []
+        for i in reversed(range(len(images))):
+            block = tensors[i * NUM_TENSORS : (i + 1) * NUM_TENSORS]
+            came_in = images[i - 1] if i else x_BHWC
+            d_tensors = ctx.kernel.gradients(came_in, d_BHWC, block, ctx.read[i], i % 2) + d_tensors
+        return (d_BHWC, None, *d_tensors)
+
+
+def room_for(tensor: Tensor) -> int:
+    """How many floats gradients.h has for the gradient of one of the tensors of ``packed``."""
+    if tensor.ndim == 4:
+        return tensor.numel()
+    return (len(tensor) + 1) * (LANES if tensor.ndim == 1 else -(-tensor.shape[1] // TOKENS) * TOKENS)
+
+
+def gradients_of(block: Sequence[Tensor], sums: Tensor) -> list[Tensor]:
+    """The gradients of the tensors of ``packed``, out of the rows and lanes of gradients.h, where the position bias is last."""
+    order = sorted(range(len(block)), key=lambda i: block[i].ndim == 4)
+    parts = dict(zip(order, torch.split(sums, [room_for(block[i]) for i in order]), strict=True))
+
+    def gradient(tensor: Tensor, part: Tensor) -> Tensor:
+        if tensor.ndim == 4:
+            return part.view(tensor.shape)
+        rows = part.view(len(tensor) + 1, -1)[:-1]
+        return rows.sum(dim=1) if tensor.ndim == 1 else rows[:, : tensor.shape[1]]
+
+    return [gradient(tensor, parts[i]) for i, tensor in enumerate(block)]
