@@ -1,6 +1,7 @@
 """Measure speed, always against a named baseline in the same run.
 
 swinir bench model
+swinir bench training
 swinir bench reuse
 swinir bench images
 swinir bench images --model nearest-x2 --count 1000 --memory 10000
@@ -32,6 +33,7 @@ from rich.table import Table
 
 from jobs.bench_model import model
 from jobs.bench_reuse import reuse
+from jobs.bench_training import training
 
 if TYPE_CHECKING:  # torch loads with the first use: the command line's help does without
     from swinir import Upscaler
@@ -41,6 +43,7 @@ bench = typer.Typer(no_args_is_help=True, help="Measure speed, always against a 
 DEFAULT_COUNTS = {"nearest-x2": 800, "lightweight-x2": 16}
 bench.command("model")(model)
 bench.command("reuse")(reuse)
+bench.command("training")(training)
 
 
 @bench.command()

@@ -25,6 +25,7 @@ class TrainConfig:
     steps: int = 5000
     batch_size: int = 14
     patch: int = 24  # LR pixels
+    optimizer: str = "adam"  # the paper's; or muon, for the matrices
     learning_rate: float = 1e-3
     warmup_steps: int = 30
     schedule: str = "cosine"  # or multistep: halved at each milestone
@@ -51,6 +52,8 @@ class TrainConfig:
             raise ValueError(f"schedule must be cosine or multistep, got {self.schedule!r}")
         if not all(0 < milestone < 1 for milestone in self.milestones):
             raise ValueError(f"milestones must be parts of the run between 0 and 1, got {list(self.milestones)}")
+        if self.optimizer not in ("adam", "muon"):
+            raise ValueError(f"optimizer must be adam or muon, got {self.optimizer!r}")
         if self.loss not in ("l1", "l2"):
             raise ValueError(f"loss must be l1 or l2, got {self.loss!r}")
         for name, least in WHOLE.items():

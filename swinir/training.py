@@ -106,7 +106,7 @@ class Trainer:
         self.model.to(device).train()
         self.average = SwinIR(config.model).to(device).eval().requires_grad_(False)
         self.average.load_state_dict(self.model.state_dict())
-        self.optimizer = torch.optim.Adam(self.model.parameters(), betas=(0.9, 0.99))
+        self.optimizers = optimizers(self.model, config)
         self.step = 0
         if self.rank == 0:
             folder.mkdir(parents=True, exist_ok=True)
@@ -128,7 +128,9 @@ class Trainer:
         if (state := found[0]) is not None:
             self.model.load_state_dict(state["model"])
             self.average.load_state_dict(state["average"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            states = state["optimizer"] if isinstance(state["optimizer"], list) else [state["optimizer"]]
+            for optimizer, theirs in zip(self.optimizers, states, strict=True):
+                optimizer.load_state_dict(theirs)
             self.step = state["step"]
 
     def _read_state(self) -> dict[str, Any]:
@@ -146,7 +148,7 @@ class Trainer:
             "config": json.dumps(asdict(self.config)),
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": [optimizer.state_dict() for optimizer in self.optimizers],
             "step": self.step,
         }
         part = self._state_path.with_suffix(".part")
@@ -156,8 +158,9 @@ class Trainer:
     def train_step(self) -> float:
         """One optimizer step; returns the mean absolute (L1) or root mean square (L2) error in 8-bit codes."""
         lr, hr = (side.to(self.device) for side in self.patches.batch(self.step, self.config, self.rank, self.num_ranks))
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, self.config)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(self.step, self.config)
         output = self._forward(lr)
         squared = self.config.loss == "l2"
         distance = F.mse_loss if squared else F.l1_loss
@@ -166,14 +169,15 @@ class Trainer:
         total = loss
         if self.config.plain_weight:
             total = loss + self.config.plain_weight / self.num_ranks * self._plain_error()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         loss = loss.detach()
         if self.num_ranks > 1:
             add_over_ranks([loss, *(p.grad for p in self.model.parameters() if p.grad is not None)])
         if self.config.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.step += 1
         # A short memory at first, or the average would carry the starting point for long.
         decay = min(self.config.ema_decay, self.step / (self.step + 10))
@@ -228,6 +232,22 @@ class Trainer:
         border = self.config.model.upscale
         scores = [psnr_ssim_y(restore(self.average, lr), hr, border)[0] for lr, hr in pairs]
         return float(np.mean(scores))
+
+
+def optimizers(model: SwinIR, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """Adam for all parameters; or Muon for the matrices of the blocks, and Adam for the rest.
+
+    Muon: Jordan et al., 2024, https://kellerjordan.github.io/posts/muon; its steps about as long as Adam's, after Liu et al.,
+    "Muon is scalable for LLM training", arXiv 2502.16982, section 2.2.
+    """
+    betas = (0.9, 0.99)
+    if config.optimizer == "adam":
+        return [torch.optim.Adam(model.parameters(), betas=betas)]
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    matrices = {layer.weight: None for layer in layers}
+    rest = [parameter for parameter in model.parameters() if parameter not in matrices]
+    muon = torch.optim.Muon(matrices, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+    return [muon, torch.optim.Adam(rest, betas=betas)]
 
 
 def compile_blocks(model: SwinIR, forward: Callable[[Tensor], Tensor], example: Tensor) -> None:

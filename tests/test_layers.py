@@ -26,6 +26,7 @@ EXCEPTIONS = {
     "pipeline/training.py": {"ray"},
     # The bare model is measured beside what others make of it.
     "jobs/baseline.py": {"torch"}, "jobs/bench_model.py": {"torch", "openvino"}, "jobs/bench_reuse.py": {"torch"},
+    "jobs/bench_training.py": {"torch"},
 }  # fmt: skip
 
 # Each module of pipeline/ imports only those before it.

@@ -65,9 +65,20 @@ def test_reuse_measures_every_clip():
     assert near["still, noise of 1 code"] == pytest.approx(2 / 3)
 
 
+def test_training_measures_each_way_with_its_gradient_s_error():
+    rows = run("training", "--patch", "16", "--batch-size", "1", "--rounds", "1")["rows"]
+    assert [row["way"] for row in rows][:2] == ["plain fp32", "plain bf16"]
+    assert (rows[0]["times"], rows[0]["error"]) == (1, 0)
+    for row in rows[1:]:
+        assert row["ms"] > 0
+        assert 0 < row["error"] < (1e-4 if "fp32" in row["way"] else 0.3)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["training", "--model", "nearest-x2"], "is no network that can be trained"),
+        (["training", "--model", "lightwait-x2"], "did you mean 'lightweight-x2'"),
         (["model", "--against", "theirs"], "--against knows reference, plain, openvino"),
         (["model", "--size", "big"], "--size is WIDTHxHEIGHT"),
         (["model", "--model", "nearest-x2"], "is no network"),

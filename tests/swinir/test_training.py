@@ -12,8 +12,10 @@ from PIL import Image
 from ranks import train_together
 from tiny import SMALL, picture
 
+from swinir.compiled import block_kernel
 from swinir.curves import plot_curves, read_log
 from swinir.degrade import Degradation
+from swinir.gradients import TrainableSwinIR, trainable
 from swinir.model import SwinIRConfig
 from swinir.pairs import reduced_pair
 from swinir.patches import Patches, training_patches
@@ -32,22 +34,26 @@ def patches():
     return Patches([reduced_pair(picture(96, 120, seed), 2) for seed in range(3)], 2, CONFIG.patch)
 
 
-def test_the_loss_falls(patches, tmp_path):
-    trainer = Trainer(dataclasses.replace(CONFIG, steps=60), patches, tmp_path, CPU)
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_the_loss_falls(patches, tmp_path, optimizer):
+    trainer = Trainer(dataclasses.replace(CONFIG, steps=60, optimizer=optimizer), patches, tmp_path, CPU)
     losses = [trainer.train_step() for _ in range(60)]
     assert np.mean(losses[-15:]) < 0.95 * np.mean(losses[:15])
 
 
-def test_a_resumed_run_ends_where_an_unbroken_one_does(patches, tmp_path):
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+@pytest.mark.parametrize("way", [None, trainable])
+def test_a_resumed_run_ends_where_an_unbroken_one_does(patches, tmp_path, way, optimizer):
+    config = dataclasses.replace(CONFIG, optimizer=optimizer)
     validation = [reduced_pair(picture(40, 48, 9), 2)]
-    unbroken = Trainer(CONFIG, patches, tmp_path / "one", CPU)
+    unbroken = Trainer(config, patches, tmp_path / "one", CPU, way=way)
     unbroken.run(validation, lambda row: None, every=3)
-    broken = Trainer(CONFIG, patches, tmp_path / "two", CPU)
+    broken = Trainer(config, patches, tmp_path / "two", CPU, way=way)
     for _ in range(3):
         broken.train_step()
     broken.save()
     broken.train_step()  # lost with the process
-    resumed = Trainer(CONFIG, patches, tmp_path / "two", CPU)
+    resumed = Trainer(config, patches, tmp_path / "two", CPU, way=way)
     assert resumed.step == 3
     resumed.run(validation, lambda row: None, every=3)
     for name, value in unbroken.average.state_dict().items():
@@ -102,6 +108,25 @@ def test_plain_colours_stay_where_they_are_weighed(patches, tmp_path):
             shown = trainer.model(colours.expand(-1, -1, 32, 32).contiguous())
         left.append(float((shown - colours)[..., 16:-16, 16:-16].abs().mean()))
     assert left[1] < 0.75 * left[0]
+
+
+@pytest.mark.skipif(block_kernel() is None, reason="there is no C++ compiler")
+def test_the_compiled_kernel_takes_the_same_steps(patches, tmp_path):
+    plain, faster = (Trainer(CONFIG, patches, tmp_path / str(way), CPU, way=way) for way in (None, trainable))
+    assert isinstance(faster._network, TrainableSwinIR)
+    losses = [[trainer.train_step() for _ in range(3)] for trainer in (plain, faster)]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
+
+
+def test_a_state_from_before_there_were_two_optimizers_is_gone_on_with(patches, tmp_path):
+    trainer = Trainer(CONFIG, patches, tmp_path, CPU)
+    trainer.train_step()
+    trainer.save()
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    (state["optimizer"],) = state["optimizer"]
+    torch.save(state, tmp_path / "state.pt")
+    resumed = Trainer(CONFIG, patches, tmp_path, CPU)
+    assert [trainer.train_step() for _ in range(2)] == [resumed.train_step() for _ in range(2)]
 
 
 @pytest.mark.filterwarnings("ignore")  # PyTorch's compiler warns of itself
