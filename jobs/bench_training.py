@@ -1,4 +1,4 @@
-"""Measure a step of training, both ways through the network: by PyTorch, and by the compiled kernel, with the gradient's error.
+"""Measure a step of training, forwards and backwards: by PyTorch, and by the compiled kernel, with the gradient's error.
 
 swinir bench training
 swinir bench training --model classical-x4 --patch 32 --batch-size 4
@@ -6,6 +6,7 @@ swinir bench training --model classical-x4 --patch 32 --batch-size 4
 
 from __future__ import annotations
 
+import copy
 import json
 import statistics
 import time
@@ -16,6 +17,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from jobs.bench_model import device_name
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:  # torch loads with the first use: the command line's help does without
@@ -43,7 +45,7 @@ def training(
             row["way"], f"{row['ms']:.0f}", f"{row['patches_per_s']:.2f}", f"{row['times']:.2f}", f"{row['error']:.1e}"
         )
     Console().print(table)
-    print(f"{model}, {batch_size} patches of {patch}, {result['threads']} threads, torch {result['torch']}")
+    print(f"{model}, {batch_size} patches of {patch}, {result['device']}, {result['threads']} threads, torch {result['torch']}")
 
 
 def measure(name: str, patch: int, batch_size: int, rounds: int) -> dict[str, Any]:
@@ -71,7 +73,10 @@ def measure(name: str, patch: int, batch_size: int, rounds: int) -> dict[str, An
         }
         for way, median in medians.items()
     ]  # fmt: skip
-    return {"model": name, "patch": patch, "threads": torch.get_num_threads(), "torch": torch.__version__, "rows": rows}
+    return {
+        "model": name, "patch": patch, "batch_size": batch_size, "device": device_name(torch.device("cpu")),
+        "threads": torch.get_num_threads(), "torch": torch.__version__, "rows": rows,
+    }  # fmt: skip
 
 
 def ways_to_train(name: str) -> dict[str, tuple[SwinIR, torch.dtype]]:
@@ -91,7 +96,8 @@ def ways_to_train(name: str) -> dict[str, tuple[SwinIR, torch.dtype]]:
     network.train().requires_grad_(True)
     ways = {"plain fp32": (network, torch.float32), "plain bf16": (network, torch.bfloat16)}
     for way, dtype in (("swinir fp32", torch.float32), ("swinir bf16", torch.bfloat16)):
-        if (faster := trainable(network, dtype)) is not network:
+        ours = copy.deepcopy(network)  # whose convolutions the kernel has with their channels last
+        if (faster := trainable(ours, dtype)) is not ours:
             ways[way] = (faster, dtype)
     return ways
 

@@ -58,7 +58,7 @@ class Run:
         try:
             patches = training_patches(photographs, settings, worn)
             weights = load_checkpoint(*self.start_from).state if self.start_from else None
-            way = trainable if target.type == "cpu" and not settings.compile else None
+            way = trainable if target.type == "cpu" else None
             trainer = Trainer(settings, patches, self.out, target, weights, way)
             if trainer.rank == 0:
                 write_sheet(patches.pairs_at(trainer.step), self.out / "pairs.png")

@@ -20,7 +20,7 @@ struct Grid {
     const Shape& s;
     int64_t shift, rows = s.height / s.window, columns = s.width / s.window, windows = s.batch * rows * columns;
 
-    // Calls ``each(place, picture, kind)`` for some of them: where it lies, where its picture begins, which of the masks it needs.
+    // Calls ``each(place, picture, kind)`` for some: where it lies, where its picture begins, which of the masks it needs.
     template <class Each>
     void in_windows(int64_t start, int64_t stop, Each each) const {
         for (int64_t i = start; i < stop; i++) {
@@ -97,8 +97,8 @@ void block_gradients(const float* image, float* d_image, const Shape& s, const B
     }
 
 // Of one block, from the image that came in and the gradient of what left it, which becomes that of what came in. What each
-// thread adds to the gradients of the parameters goes to ``gradients``, ``size`` floats each, as Gradients has them. ``turned``
-// are the block's weights as (in, out).
+// thread adds to the gradients of the parameters goes to ``gradients``, ``size`` floats each, as Gradients has them: 0 at first,
+// 64-byte aligned, ``size`` a multiple of 16. ``turned`` are the block's weights as (in, out).
 #define SWINIR_BLOCK_GRADIENTS(NAME, FACTOR)                                                                                \
     extern "C" void NAME(const float* image, float* d_image, const int64_t* shape, const void* const* block,                \
                          const void* const* turned, int shifted, float* gradients, int64_t size, int num_threads) {         \

@@ -10,15 +10,16 @@
 namespace {
 
 template <class Factor>
-struct TurnedWeights {  // as (in, out), pointers as blocks.py packs them
+struct TurnedWeights {  // as (in, out), filled up as those of Block are
     const Factor *qkv, *proj, *fc1, *fc2;
 };
 
-constexpr int64_t whole_strips(int64_t columns) { return (columns + L - 1) / L * L; }
+constexpr int SQUARE = 16;  // rows and columns that ``crossed`` turns at a time
+constexpr int64_t whole_columns(int64_t columns) { return (columns + L - 1) / L * L; }
 constexpr int LANES = 16;  // that gradients of a bias are added up in
 
-// The gradients of a block's parameters, one after another: of each linear layer (out + 1, in), rows filled up to whole strips,
-// and of its bias (out + 1, LANES); of the position bias (kinds, heads, keys, queries).
+// The gradients of a block's parameters, one after another: of each linear layer (out + 1, in), its rows filled up to a multiple
+// of L, and of its bias (out + 1, LANES); of the position bias (kinds, heads, keys, queries).
 struct Gradients {
     struct Linear {
         float *weight, *bias;
@@ -30,7 +31,7 @@ struct Gradients {
     Gradients(const Shape& s, float* memory) {
         float* next = memory;
         auto linear = [&](int64_t out, int64_t in) {
-            const int64_t row = whole_strips(in);
+            const int64_t row = whole_columns(in);
             float* weight = next;
             next += (out + 1) * row;
             float* bias = next;
@@ -60,7 +61,7 @@ struct Array {  // of zeros, on a cache line
     operator T*() const { return data.get(); }
 };
 
-// Room for one window on its way back. Rows come in pairs, and to and from an image in squares.
+// Room for one window on its way back, with rows to spare: products store them in twos, and ``load`` and ``crossed`` take 16.
 template <class Factor>
 struct BackwardScratch {
     Array<float> x, normal1, normal2, qkv, attended, shares, hidden;
@@ -72,24 +73,13 @@ struct BackwardScratch {
         : x(rows(s.channels)), normal1(rows(s.channels)), normal2(rows(s.channels)), qkv(rows(3 * s.channels)),
           attended(rows(s.channels)), shares(s.heads * L), hidden(rows(s.hidden)), d_out(rows(s.channels)),
           d_attended(rows(s.channels)), d_qkv(rows(3 * s.channels)), d_hidden(rows(s.hidden)), d_normal(rows(s.channels)),
-          weights(s.heads * L * L), weights_by_token(L * L), d_scores(L * L), d_scores_by_token(L * L), in(most(s)), left(most(s)), tokens(most(s)), columns(most(s)), forward(s) {}
+          weights(s.heads * L * L), weights_by_token(L * L), d_scores(L * L), d_scores_by_token(L * L), in(most(s)),
+          left(most(s)), tokens(most(s)), columns(most(s)), forward(s) {}
 
    private:
-    static int64_t rows(int64_t count) { return (count + LANES) * L; }
-    static int64_t most(const Shape& s) { return whole_strips(std::max({3 * s.channels, s.hidden, int64_t(L)})) * L; }
+    static int64_t rows(int64_t count) { return (count + SQUARE) * L; }
+    static int64_t most(const Shape& s) { return whole_columns(std::max({3 * s.channels, s.hidden, int64_t(L)})) * L; }
 };
-
-// LayerNorm as ``normalize`` has it; ``scale`` (L) is what it multiplied by.
-void normalize(const float* x, float* out, int channels, float* scale) {
-    normalize(x, out, channels);
-    for (int token = 0; token < L; token += WIDTH) {
-        Floats mean{}, variance{};
-        for (int c = 0; c < channels; c++) mean += at(x + c * L + token);
-        mean /= float(channels);
-        for (int c = 0; c < channels; c++) variance += (at(x + c * L + token) - mean) * (at(x + c * L + token) - mean);
-        for (int i = 0; i < WIDTH; i++) scale[token + i] = 1.0f / __builtin_sqrtf(variance[i] / float(channels) + 1e-5f);
-    }
-}
 
 // out += the gradient before a LayerNorm, of that behind it.
 void add_before_norm(const float* d_normal, const float* normal, const float* scale, int channels, float* out) {
@@ -108,32 +98,23 @@ void add_before_norm(const float* d_normal, const float* normal, const float* sc
     }
 }
 
-// The slope of x * Phi(x).
-inline Floats gelu_slope(Floats x) {
-    Floats near = smallest(largest(x, all(-PHI.end)), all(PHI.end));
-    Floats u = near * near * (2 / (PHI.end * PHI.end)) - 1.0f, p = all(PHI.terms[0]);
-#pragma GCC unroll 16
-    for (int i = 1; i < 14; i++) p = p * u + PHI.terms[i];
-    return near * p + 0.5f + near * exponential(near * near * -0.5f) * 0.398942280f;
-}
-
-// The rows of (rows, L), held by tokens, as the columns of a factor whose depth the tokens are: L of them after the other.
+// The rows of (rows, L), held by tokens, as the columns of a factor whose depth the tokens are: L columns, then the next L.
 template <class Factor>
 const Factor* crossed(Matrix<Factor, 1> in, int rows, Factor* out) {
     const int depth = in.row;  // tokens, or pairs of them
-    for (int row = 0; row < rows; row += LANES)
-        for (int token = 0; token < depth; token += LANES) {
+    for (int row = 0; row < rows; row += SQUARE)
+        for (int token = 0; token < depth; token += SQUARE) {
             Factor* to = out + row / L * depth * L + token * L + row % L;
 #if defined(__AVX512F__)
-            __m512i square[LANES];
+            __m512i square[SQUARE];
 #pragma GCC unroll 16
-            for (int i = 0; i < LANES; i++) square[i] = _mm512_load_si512(in.data + (row + i) * in.row + token);
+            for (int i = 0; i < SQUARE; i++) square[i] = _mm512_load_si512(in.data + (row + i) * in.row + token);
             transpose(square);
 #pragma GCC unroll 16
-            for (int i = 0; i < LANES; i++) _mm512_store_si512(to + i * L, square[i]);
+            for (int i = 0; i < SQUARE; i++) _mm512_store_si512(to + i * L, square[i]);
 #else
-            for (int i = 0; i < LANES; i++)
-                for (int j = 0; j < LANES; j++) to[i * L + j] = in.data[(row + j) * in.row + token + i];
+            for (int i = 0; i < SQUARE; i++)
+                for (int j = 0; j < SQUARE; j++) to[i * L + j] = in.data[(row + j) * in.row + token + i];
 #endif
         }
     return out;
@@ -143,6 +124,7 @@ const Factor* crossed(Matrix<Factor, 1> in, int rows, Factor* out) {
 template <class Factor>
 void add_to(const Gradients::Linear& gradient, const float* d, int out, const Factor* came_in, int in, Factor* left) {
     const Matrix<Factor, 1> by_tokens = by_token(d, out, left);
+    // Of all L tokens: ``load`` has made those 0 that are none, and nothing has been added to them since.
     for (int row = 0; row < out; row++)
         for (int token = 0; token < L; token += WIDTH) at(gradient.bias + row * LANES) += at(d + row * L + token);
     for (int first_column = 0; first_column < in; first_column += L) {
@@ -156,7 +138,8 @@ void add_to(const Gradients::Linear& gradient, const float* d, int out, const Fa
     }
 }
 
-// From d_attended to d_qkv, head by head; ``weights`` are those of the queries' sums times one over ``shares``.
+// From d_attended to d_qkv, head by head. ``weights`` are as ``score`` leaves them, still to be multiplied by ``shares``; here
+// d_attended is, in its place.
 template <class Factor>
 void backward_attention(const Shape& s, const BackwardScratch<Factor>& scratch, float* d_position) {
     const int channels = s.channels, depth = s.channels / s.heads;
@@ -166,7 +149,7 @@ void backward_attention(const Shape& s, const BackwardScratch<Factor>& scratch, 
         const float *q = scratch.qkv + rows, *k = q + part, *v = k + part, *share = scratch.shares + head * L;
         const float *attended = scratch.attended + rows;
         const Factor* weights = scratch.weights + head * L * L;
-        float *d_attended = scratch.d_attended + rows, *d_q = scratch.d_qkv + rows, *d_position_here = d_position + head * L * L;
+        float *d_attended = scratch.d_attended + rows, *d_q = scratch.d_qkv + rows, *d_bias = d_position + head * L * L;
         Factor *by_keys = scratch.weights_by_token, *d_scores = scratch.d_scores, *d_by_keys = scratch.d_scores_by_token;
         auto rows_to = [=](float* out) {  // and not one too many, which is the next head's
             return [=](int row, int token, Floats first, Floats second) {
@@ -190,16 +173,19 @@ void backward_attention(const Shape& s, const BackwardScratch<Factor>& scratch, 
                     put(d_scores, key, token, first, second);
                     put_by_token(d_by_keys, key, token, first);
                     put_by_token(d_by_keys, key + 1, token, second);
-                    float* sum = d_position_here + key * L + token;
+                    float* sum = d_bias + key * L + token;
                     at(sum) += first;
                     at(sum + L) += second;
                 });
-        const int row = row_by_token(d_scores);
-        product(by_token(d_attended, depth, +scratch.left), crossed(Matrix<Factor, 1>{by_keys, row}, L, +scratch.columns), depth,
-                L, zero, rows_to(d_q + 2 * part));
-        product(by_token(k, depth, +scratch.left), d_scores, depth, L, zero, rows_to(d_q));
-        product(by_token(q, depth, +scratch.left), crossed(Matrix<Factor, 1>{d_by_keys, row}, L, +scratch.columns), depth, L,
-                zero, rows_to(d_q + part));
+        auto multiply = [&](const float* rows, const Factor* in, float* out) {
+            product(by_token(rows, depth, +scratch.left), in, depth, L, zero, rows_to(out));
+        };
+        auto by_queries = [&](const Factor* by_keys) {
+            return crossed(Matrix<Factor, 1>{by_keys, row_by_token(by_keys)}, L, +scratch.columns);
+        };
+        multiply(d_attended, by_queries(by_keys), d_q + 2 * part);
+        multiply(k, d_scores, d_q);
+        multiply(q, by_queries(d_by_keys), d_q + part);
     }
 }
 
@@ -209,7 +195,7 @@ void backward_window(const Shape& s, const Block<Factor>& block, const TurnedWei
                      const float* position, const float* image, float* d_image, const Place& place,
                      const BackwardScratch<Factor>& scratch, const Gradients& gradients, float* d_position) {
     const int channels = s.channels, depth = s.channels / s.heads, hidden = s.hidden, tokens = s.window * s.window;
-    alignas(64) float scale1[L], scale2[L];
+    alignas(64) float scales1[L], scales2[L];
     auto linear = [&](const Factor* w, const float* bias, const float* in, int rows, int columns, auto store) {
         product(Matrix<Factor, 1>{w, row_of_weights(columns, w)}, by_depth(in, columns, +scratch.in), rows, columns,
                 [=](int row, int) { return bias ? all(bias[row]) : Floats{}; }, store);
@@ -217,10 +203,12 @@ void backward_window(const Shape& s, const Block<Factor>& block, const TurnedWei
     auto rows_to = [](float* out) {
         return [=](int row, int token, Floats first, Floats second) { put(out, row, token, first, second); };
     };
-    auto columns_of = [&](const float* x, int rows) { return crossed(by_token(x, rows, +scratch.tokens), rows, +scratch.columns); };
+    auto columns_of = [&](const float* x, int rows) {
+        return crossed(by_token(x, rows, +scratch.tokens), rows, +scratch.columns);
+    };
 
     load(image, place, scratch.x, channels, tokens);
-    normalize(scratch.x, scratch.normal1, channels, scale1);
+    normalize(scratch.x, +scratch.normal1, channels, scales1);
     linear(block.qkv, block.qkv_bias, scratch.normal1, 3 * channels, channels, rows_to(+scratch.qkv));
     for (int head = 0; head < s.heads; head++) {
         Factor* weights = scratch.weights + head * L * L;
@@ -236,27 +224,27 @@ void backward_window(const Shape& s, const Block<Factor>& block, const TurnedWei
            [x = +scratch.x](int row, int token, Floats first, Floats second) {
                put(x, row, token, at(x + row * L + token) + first, at(x + (row + 1) * L + token) + second);
            });
-    normalize(scratch.x, scratch.normal2, channels, scale2);
+    normalize(scratch.x, +scratch.normal2, channels, scales2);
     linear(block.fc1, block.fc1_bias, scratch.normal2, hidden, channels, rows_to(+scratch.hidden));
 
     load(d_image, place, scratch.d_out, channels, tokens);
     linear(turned_weights.fc2, nullptr, scratch.d_out, hidden, channels, rows_to(+scratch.d_hidden));
     for (int i = 0; i < hidden * L; i += WIDTH) {
         const Floats value = at(scratch.hidden + i);
-        at(scratch.d_hidden + i) *= gelu_slope(value);
+        at(scratch.d_hidden + i) *= gelu_slope(value, PHI);
         at(scratch.hidden + i) = gelu(value, PHI);
     }
     add_to(gradients.fc2, scratch.d_out, channels, columns_of(scratch.hidden, hidden), hidden, +scratch.left);
     linear(turned_weights.fc1, nullptr, scratch.d_hidden, channels, hidden, rows_to(+scratch.d_normal));
     add_to(gradients.fc1, scratch.d_hidden, hidden, columns_of(scratch.normal2, channels), channels, +scratch.left);
-    add_before_norm(scratch.d_normal, scratch.normal2, scale2, channels, scratch.d_out);
+    add_before_norm(scratch.d_normal, scratch.normal2, scales2, channels, scratch.d_out);
 
     linear(turned_weights.proj, nullptr, scratch.d_out, channels, channels, rows_to(+scratch.d_attended));
     add_to(gradients.proj, scratch.d_out, channels, columns_of(scratch.attended, channels), channels, +scratch.left);
     backward_attention(s, scratch, d_position);
     linear(turned_weights.qkv, nullptr, scratch.d_qkv, channels, 3 * channels, rows_to(+scratch.d_normal));
     add_to(gradients.qkv, scratch.d_qkv, 3 * channels, columns_of(scratch.normal1, channels), channels, +scratch.left);
-    add_before_norm(scratch.d_normal, scratch.normal1, scale1, channels, scratch.d_out);
+    add_before_norm(scratch.d_normal, scratch.normal1, scales1, channels, scratch.d_out);
     store(d_image, place, scratch.d_out, channels, tokens);
 }
 

@@ -40,7 +40,7 @@ class TrainConfig:
     renew_steps: int = 1000  # until others take their place, which meanwhile are made ready
     seed: int = 0
     precision: str = "bf16"  # or fp32
-    compile: bool = False  # the blocks, by PyTorch's compiler: half a minute first, and it must be there
+    compile: bool = False  # the blocks, by PyTorch's compiler: half a minute first; on a CPU in place of our faster kernel
     loss: str = "l1"  # the paper's; or l2, which is ahead for the first few hundred steps
     plain_weight: float = 0.0  # of the mean absolute error on plain colours, added; without it networks move some
 

@@ -1,7 +1,8 @@
 """The training loop: photographs in, SwinIR weights out, resumable to the step.
 
-L1 or L2 on bicubic-reduced patches, Adam, cosine or multi-step decay, an exponential moving average of the weights. The batch
-of a step is a function of the seed and the step's number, so a resumed run sees what an unbroken one would have seen.
+L1 or L2 on reduced or degraded patches, Adam or Muon, cosine or multi-step decay, an exponential moving average of the
+weights. The batch of a step is a function of the seed and the step's number, so a resumed run sees what an unbroken one would
+have seen.
 
 Where torch.distributed is initialised, each process computes its share of every batch, and the gradients of all are added: the
 same steps as one process would do. The first process validates, logs and saves.
@@ -86,8 +87,10 @@ class Trainer:
     ) -> None:
         """Begin at ``weights`` if given, else from scratch; where the folder holds a state, go on from that.
 
-        ``way`` makes of the network one that computes the same by other means, with products rounded to the given type; it has
-        the same parameters. Raises ValueError where the weights or the state are not of this run.
+        ``way`` makes of the network one that computes the same by other means, with the factors of its products in the given
+        type; it has the same parameters. Where blocks are to be compiled it is not asked.
+
+        Raises ValueError where the weights or the state are not of this run.
         """
         together = dist.is_available() and dist.is_initialized()
         self.rank, self.num_ranks = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
@@ -111,10 +114,12 @@ class Trainer:
         if self.rank == 0:
             folder.mkdir(parents=True, exist_ok=True)
         self._resume()
-        self._network = way(self.model, torch.bfloat16 if config.precision == "bf16" else torch.float32) if way else self.model
+        self._network = self.model
         if config.compile:
             example, _ = self.patches.batch(self.step, config, self.rank, self.num_ranks)
             compile_blocks(self.model, self._forward, example.to(device))
+        elif way:
+            self._network = way(self.model, torch.bfloat16 if config.precision == "bf16" else torch.float32)
 
     @property
     def _state_path(self) -> Path:
@@ -243,9 +248,9 @@ def optimizers(model: SwinIR, config: TrainConfig) -> list[torch.optim.Optimizer
     betas = (0.9, 0.99)
     if config.optimizer == "adam":
         return [torch.optim.Adam(model.parameters(), betas=betas)]
-    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    matrices = {layer.weight: None for layer in layers}
-    rest = [parameter for parameter in model.parameters() if parameter not in matrices]
+    matrices = [module.weight for module in model.modules() if isinstance(module, nn.Linear)]
+    known = set(matrices)
+    rest = [parameter for parameter in model.parameters() if parameter not in known]
     muon = torch.optim.Muon(matrices, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
     return [muon, torch.optim.Adam(rest, betas=betas)]
 
@@ -270,9 +275,10 @@ def compile_blocks(model: SwinIR, forward: Callable[[Tensor], Tensor], example: 
 
 def add_over_ranks(tensors: Sequence[Tensor]) -> None:
     """Replace each by its sum over all processes, in one message."""
-    flat = nn.utils.parameters_to_vector(tensors)
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])  # in whatever order a process keeps its axes in memory
     dist.all_reduce(flat)
-    nn.utils.vector_to_parameters(flat, tensors)
+    for tensor, part in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(part.view(tensor.shape))
 
 
 def restore(model: SwinIR, lr: Picture) -> Picture:

@@ -64,15 +64,27 @@ constexpr Phi<14> PHI{5.5f, {-0.00091174632f, 0.0025922631f, -0.0025182146f, 0.0
 constexpr Phi<9> ROUGH_PHI{4.5f, {0.0033536829f, -0.0093285305f, 0.012208534f, -0.016744054f, 0.027629398f, -0.040555764f,
                                   0.054818569f, -0.07717196f, 0.15690211f}};  // to 3e-5, for what becomes bfloat16
 
-// x * Phi(x), the exact GELU but for the error of ``phi``.
+// How much of a normal distribution lies between 0 and ``near``, which is within the range of ``phi``.
 template <int TERMS>
-inline Floats gelu(Floats x, const Phi<TERMS>& phi) {
-    Floats near = smallest(largest(x, all(-phi.end)), all(phi.end));
+inline Floats share_from_0(Floats near, const Phi<TERMS>& phi) {
     Floats u = near * near * (2 / (phi.end * phi.end)) - 1.0f;
     Floats p = all(phi.terms[0]);
 #pragma GCC unroll 16
     for (int i = 1; i < TERMS; i++) p = p * u + phi.terms[i];
-    return x * (near * p + 0.5f);
+    return near * p;
+}
+
+// x * Phi(x), the exact GELU but for the error of ``phi``.
+template <int TERMS>
+inline Floats gelu(Floats x, const Phi<TERMS>& phi) {
+    return x * (share_from_0(smallest(largest(x, all(-phi.end)), all(phi.end)), phi) + 0.5f);
+}
+
+// Its slope, Phi(x) + x * e^(-x^2 / 2) / sqrt(2 pi).
+template <int TERMS>
+inline Floats gelu_slope(Floats x, const Phi<TERMS>& phi) {
+    Floats near = smallest(largest(x, all(-phi.end)), all(phi.end));
+    return share_from_0(near, phi) + 0.5f + near * exponential(near * near * -0.5f) * 0.398942280f;
 }
 
 #if defined(__AVX512F__)

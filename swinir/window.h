@@ -68,9 +68,9 @@ struct Scratch {  // one window on its way through a block; where nothing is wri
     int64_t size_of_head;
 };
 
-// LayerNorm over the channels, without gain and bias.
+// LayerNorm over the channels, without gain and bias; ``scales`` (L), where wanted, are what each token was multiplied by.
 template <class Factor>
-void normalize(const float* x, Factor* out, int channels) {
+void normalize(const float* x, Factor* out, int channels, float* scales = nullptr) {
     for (int token = 0; token < L; token += STRIP) {  // some vectors at once: a sum has to wait for the one before
         Floats mean[VECTORS]{}, scale[VECTORS]{};
         auto value = [=](int c, int v) { return at(x + c * L + token + v * WIDTH); };
@@ -84,6 +84,7 @@ void normalize(const float* x, Factor* out, int channels) {
             }
         for (int v = 0; v < VECTORS; v++)
             for (int i = 0; i < WIDTH; i++) scale[v][i] = 1.0f / __builtin_sqrtf(scale[v][i] / float(channels) + 1e-5f);
+        for (int v = 0; scales && v < VECTORS; v++) at(scales + token + v * WIDTH) = scale[v];
         for (int c = 0; c < channels; c += 2)
             for (int v = 0; v < VECTORS; v++) {
                 auto normal = [&](int c) { return (value(c, v) - mean[v]) * scale[v]; };

@@ -1,4 +1,4 @@
-"""What the compiled blocks are built with, and built for."""
+"""What the compiled blocks are built with and for, and the tests that they are needed by."""
 
 from __future__ import annotations
 
@@ -6,11 +6,21 @@ import os
 import platform
 import shutil
 
-from swinir.compiled import COMPILERS
+import pytest
+
+from swinir.blocks import multiplies_bfloat16
+from swinir.compiled import COMPILERS, block_kernel
+
+needs_kernel = pytest.mark.skipif(block_kernel() is None, reason="the compiled blocks cannot be had here")
+needs_bfloat16 = pytest.mark.skipif(not multiplies_bfloat16(), reason="the processor or the compiler multiplies no bfloat16")
 
 
-def compiler() -> str:
-    return os.environ.get("CXX") or next(name for name in COMPILERS if shutil.which(name))
+def compiler() -> str | None:
+    named = os.environ.get("CXX")
+    return named if named is not None else next(filter(shutil.which, COMPILERS), None)
+
+
+needs_compiler = pytest.mark.skipif(not compiler(), reason="there is no C++ compiler")
 
 
 def lesser() -> list[list[str]]:

@@ -12,19 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from compilers import compiler, lesser
+from compilers import compiler, lesser, needs_bfloat16, needs_compiler, needs_kernel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import from_golden, network
 
 from swinir import blocks, compiled
-from swinir.blocks import FusedSwinIR, fused, multiplies_bfloat16
+from swinir.blocks import FusedSwinIR, fused
 from swinir.compiled import block_kernel, build
 from swinir.model import WindowAttention
 
 GOLDEN = sorted((Path(__file__).resolve().parents[1] / "golden").glob("*.npz"))
-needs_bfloat16 = pytest.mark.skipif(not multiplies_bfloat16(), reason="the processor or the compiler multiplies no bfloat16")
-needs_kernel = pytest.mark.skipif(block_kernel() is None, reason="there is no C++ compiler")
 
 
 @needs_kernel
@@ -183,7 +181,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(monkeypatch, tmp_path):
     assert block_kernel.__wrapped__() is None
 
 
-@needs_kernel
+@needs_compiler
 def test_the_kernel_compiles_without_a_warning(tmp_path):
     strict = ["-Wall", "-Wextra", "-Werror", "-o", str(tmp_path / "blocks.so")]
     ended = subprocess.run([compiler(), *compiled.FLAGS, str(compiled.SOURCE), *strict], capture_output=True, text=True)

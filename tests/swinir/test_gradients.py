@@ -5,22 +5,21 @@ from __future__ import annotations
 import ctypes
 import itertools
 import logging
+from typing import Any
 
 import pytest
 import torch
-from compilers import compiler, lesser
+from compilers import compiler, lesser, needs_bfloat16, needs_kernel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import network
 
 from swinir import compiled, gradients
-from swinir.blocks import ENTRY_POINTS, multiplies_bfloat16
+from swinir.blocks import ENTRY_POINTS
 from swinir.compiled import block_kernel, build
 from swinir.gradients import TrainableSwinIR, trainable
 from swinir.model import SwinIR
-
-needs_bfloat16 = pytest.mark.skipif(not multiplies_bfloat16(), reason="the processor or the compiler multiplies no bfloat16")
-needs_kernel = pytest.mark.skipif(block_kernel() is None, reason="there is no C++ compiler")
+from swinir.training import start_as_pass_through
 
 
 def to_train(**changes):
@@ -63,9 +62,9 @@ def test_gradients_of_any_shape_on_any_number_of_threads(
 
 
 @needs_bfloat16
-@pytest.mark.parametrize(("per_head", "window"), [(5, 8), (10, 8), (30, 8), (7, 7)])
-def test_gradients_in_bfloat16_are_as_near_as_those_of_autocast(per_head, window):
-    model = to_train(embed_dim=6 * per_head, num_heads=(6, 6), window_size=window)
+@pytest.mark.parametrize(("heads", "per_head", "window"), [(6, 5, 8), (6, 10, 8), (6, 30, 8), (3, 7, 7), (1, 33, 8)])
+def test_gradients_in_bfloat16_are_as_near_as_those_of_autocast(heads, per_head, window):
+    model = to_train(embed_dim=heads * per_head, num_heads=(heads, heads), window_size=window, mlp_ratio=2.4)
     faster = trainable(model, torch.bfloat16)
     assert isinstance(faster, TrainableSwinIR)
     truth = slopes(model)
@@ -113,9 +112,32 @@ def test_without_a_compiler_training_is_pytorch_s(monkeypatch, missing):
 
 
 @needs_kernel
-def test_gradients_that_are_wrong_are_not_used(monkeypatch, caplog):
-    model, factors = to_train(), gradients.factors
-    monkeypatch.setattr(gradients, "factors", lambda *args: factors(*args) * 2)  # the weights of the way back alone
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=needs_bfloat16)], ids=str)
+@pytest.mark.parametrize("lost", range(9))
+def test_gradients_that_are_wrong_are_not_used(monkeypatch, caplog, lost, dtype):
+    """Of any of a block's tensors, and where training begins, when what the body gives counts for nothing."""
+    model, gradients_of = to_train(), gradients.gradients_of
+    start_as_pass_through(model)
+
+    def without_one(*args: Any) -> list[torch.Tensor]:
+        return [gradient * (i != lost) for i, gradient in enumerate(gradients_of(*args))]
+
+    monkeypatch.setattr(gradients, "gradients_of", without_one)
     with caplog.at_level(logging.WARNING):
-        assert trainable(model) is model
+        assert trainable(model, dtype) is model
     assert "going on without them" in caplog.text
+
+
+@needs_kernel
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=needs_bfloat16)], ids=str)
+def test_what_is_not_finite_stays_in_its_picture(dtype):
+    model = to_train(window_size=7)
+    faster = trainable(model, dtype)
+    torch.set_num_threads(1)  # one window after the other, in the same memory
+    x = torch.rand(2, 3, 28, 28)
+    damaged = x.clone()
+    damaged[0, 0, 3, 3] = torch.nan
+    clean, after_damage = (
+        torch.autograd.grad(faster(each).square().sum(), each)[0][1] for each in (x.requires_grad_(), damaged.requires_grad_())
+    )
+    assert torch.equal(after_damage, clean)

@@ -8,11 +8,11 @@ import sys
 import numpy as np
 import pytest
 import torch
+from compilers import needs_kernel
 from PIL import Image
 from ranks import train_together
 from tiny import SMALL, picture
 
-from swinir.compiled import block_kernel
 from swinir.curves import plot_curves, read_log
 from swinir.degrade import Degradation
 from swinir.gradients import TrainableSwinIR, trainable
@@ -110,7 +110,7 @@ def test_plain_colours_stay_where_they_are_weighed(patches, tmp_path):
     assert left[1] < 0.75 * left[0]
 
 
-@pytest.mark.skipif(block_kernel() is None, reason="there is no C++ compiler")
+@needs_kernel
 def test_the_compiled_kernel_takes_the_same_steps(patches, tmp_path):
     plain, faster = (Trainer(CONFIG, patches, tmp_path / str(way), CPU, way=way) for way in (None, trainable))
     assert isinstance(faster._network, TrainableSwinIR)
@@ -140,12 +140,13 @@ def test_compiled_blocks_take_the_same_steps(patches, tmp_path):
         torch.testing.assert_close(compiled.average.state_dict()[name], value, atol=1e-3, rtol=0)
 
 
-def test_two_ranks_take_the_steps_of_one(patches, tmp_path):
+@pytest.mark.parametrize("way", [None, trainable])
+def test_two_ranks_take_the_steps_of_one(patches, tmp_path, way):
     config = dataclasses.replace(CONFIG, steps=3, batch_size=3)  # one rank has twice the patches of the other
-    alone = Trainer(config, patches, tmp_path / "alone", CPU)
+    alone = Trainer(config, patches, tmp_path / "alone", CPU, way=way)
     start = {name: value.clone() for name, value in alone.model.state_dict().items()}
     alone.run([], lambda row: None)
-    first, second = train_together(config, tmp_path / "together", 2)
+    first, second = train_together(config, tmp_path / "together", 2, way)
     assert all(torch.equal(first[name], second[name]) for name in first)
     for name, value in alone.model.state_dict().items():
         assert (value - first[name]).abs().max() < 1e-6, name
