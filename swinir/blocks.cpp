@@ -66,20 +66,29 @@ void run_blocks(const float* from, float* to, int64_t step, const Shape& s, cons
 }
 
 template <class Factor>
-void block_gradients(const float* image, float* d_image, const Shape& s, const Block<Factor>& block,
-                     const TurnedWeights<Factor>& turned, int shifted, float* gradients, int64_t size, int num_threads) {
-    const Grid grid{s, shifted ? s.window / 2 : 0};
+void block_gradients(const float* from, const float* to, int64_t step, float* d_image, const Shape& s,
+                     const Block<Factor>* each, const TurnedWeights<Factor>* turned, int num_blocks, float* gradients,
+                     int64_t size, int num_threads) {
+    const Grid grids[] = {{s, 0}, {s, s.window / 2}};
+    const int64_t windows = grids[0].windows, sizes[] = {Gradients(s, gradients).size(1), Gradients(s, gradients).size(4)};
+    std::barrier<> finished(num_threads);
     in_threads(num_threads, [&](int thread) {
         [[maybe_unused]] const Multiplier<Factor> multiplier;
         BackwardScratch<Factor> scratch(s);
-        const Gradients mine(s, gradients + thread * size);
-        // Always the same windows, so that sums are always rounded in the same way.
-        grid.in_windows(thread * grid.windows / num_threads, (thread + 1) * grid.windows / num_threads,
-                        [&](const Place& place, int64_t picture, int kind) {
-            const int64_t masked = kind * s.heads * L * L;
-            backward_window(s, block, turned, block.position + masked, image + picture, d_image + picture, place, scratch, mine,
-                            mine.position + masked);
-        });
+        float* end = gradients + (thread + 1) * size;
+        for (int index = num_blocks - 1; index >= 0; index--) {
+            end -= sizes[index % 2];
+            const Gradients mine(s, end);
+            const float* in = index ? to + (index - 1) * step : from;
+            // Always the same windows, so that sums are always rounded in the same way.
+            grids[index % 2].in_windows(thread * windows / num_threads, (thread + 1) * windows / num_threads,
+                                        [&](const Place& place, int64_t picture, int kind) {
+                const int64_t masked = kind * s.heads * L * L;
+                backward_window(s, each[index], turned[index], each[index].position + masked, in + picture, d_image + picture,
+                                place, scratch, mine, mine.position + masked);
+            });
+            finished.arrive_and_wait();
+        }
     });
 }
 
@@ -96,15 +105,17 @@ void block_gradients(const float* image, float* d_image, const Shape& s, const B
                    num_blocks, num_threads);                                                                                \
     }
 
-// Of one block, from the image that came in and the gradient of what left it, which becomes that of what came in. What each
-// thread adds to the gradients of the parameters goes to ``gradients``, ``size`` floats each, as Gradients has them: 0 at first,
-// 64-byte aligned, ``size`` a multiple of 16. ``turned`` are the block's weights as (in, out).
+// The way back: ``from`` and ``to`` as above, with what came in and left; ``d_image``, the gradient of what left the last
+// block, becomes that of what came in. ``turned`` are the blocks' weights as (in, out). What each thread adds to the gradients
+// of the parameters goes to ``size`` floats of ``gradients``, block after block as Gradients has them: 0 at first, 64-byte
+// aligned.
 #define SWINIR_BLOCK_GRADIENTS(NAME, FACTOR)                                                                                \
-    extern "C" void NAME(const float* image, float* d_image, const int64_t* shape, const void* const* block,                \
-                         const void* const* turned, int shifted, float* gradients, int64_t size, int num_threads) {         \
-        block_gradients(image, d_image, *reinterpret_cast<const Shape*>(shape),                                             \
-                        *reinterpret_cast<const Block<FACTOR>*>(block),                                                     \
-                        *reinterpret_cast<const TurnedWeights<FACTOR>*>(turned), shifted, gradients, size, num_threads);    \
+    extern "C" void NAME(const float* from, const float* to, int64_t step, float* d_image, const int64_t* shape,            \
+                         const void* const* blocks, const void* const* turned, int num_blocks, float* gradients,            \
+                         int64_t size, int num_threads) {                                                                   \
+        block_gradients(from, to, step, d_image, *reinterpret_cast<const Shape*>(shape),                                    \
+                        reinterpret_cast<const Block<FACTOR>*>(blocks),                                                     \
+                        reinterpret_cast<const TurnedWeights<FACTOR>*>(turned), num_blocks, gradients, size, num_threads);  \
     }
 
 SWINIR_RUN_BLOCKS(swinir_run_blocks, float)

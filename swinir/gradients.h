@@ -18,8 +18,8 @@ constexpr int SQUARE = 16;  // rows and columns that ``crossed`` turns at a time
 constexpr int64_t whole_columns(int64_t columns) { return (columns + L - 1) / L * L; }
 constexpr int LANES = 16;  // that gradients of a bias are added up in
 
-// The gradients of a block's parameters, one after another: of each linear layer (out + 1, in), its rows filled up to a multiple
-// of L, and of its bias (out + 1, LANES); of the position bias (kinds, heads, keys, queries).
+// The gradients of a block's parameters, one after another: of each linear layer (out + 1, in), its rows filled up to a
+// multiple of L, and of its bias (out + 1, LANES); of the position bias (kinds, heads, keys, queries).
 struct Gradients {
     struct Linear {
         float *weight, *bias;
@@ -27,23 +27,22 @@ struct Gradients {
     };
     Linear qkv, proj, fc1, fc2;
     float* position;
+    int64_t position_size;  // of one kind of window
 
-    Gradients(const Shape& s, float* memory) {
-        float* next = memory;
-        auto linear = [&](int64_t out, int64_t in) {
-            const int64_t row = whole_columns(in);
-            float* weight = next;
-            next += (out + 1) * row;
-            float* bias = next;
-            next += (out + 1) * LANES;
-            return Linear{weight, bias, row};
+    Gradients(const Shape& s, float* memory) : position_size(s.heads * L * L) {
+        auto linear = [next = memory](int64_t out, int64_t in) mutable {
+            const Linear here{next, next + (out + 1) * whole_columns(in), whole_columns(in)};
+            next = here.bias + (out + 1) * LANES;
+            return here;
         };
         qkv = linear(3 * s.channels, s.channels);
         proj = linear(s.channels, s.channels);
         fc1 = linear(s.hidden, s.channels);
         fc2 = linear(s.channels, s.hidden);
-        position = next;
+        position = fc2.bias + (s.channels + 1) * LANES;
     }
+
+    int64_t size(int64_t kinds) const { return position - qkv.weight + kinds * position_size; }
 };
 
 template <class T>

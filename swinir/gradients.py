@@ -6,7 +6,7 @@ import ctypes
 import dataclasses
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -101,19 +101,24 @@ class Kernel(NamedTuple):
         run_blocks(address(x_BHWC), address(y_NBHWC), step, self.shape, pointers, len(blocks), torch.get_num_threads())
         return y_NBHWC
 
-    def gradients(self, x_BHWC: Tensor, d_BHWC: Tensor, block: Sequence[Tensor], shifted: bool) -> list[Tensor]:
-        """Those of ``block``, the tensors of ``packed``.
+    def gradients(
+        self, x_BHWC: Tensor, y_NBHWC: Tensor, d_BHWC: Tensor, blocks: Sequence[Sequence[Tensor]]
+    ) -> Iterator[Tensor]:
+        """Those of the tensors of N blocks, ``packed``, that made ``y_NBHWC`` of ``x_BHWC``.
 
-        ``x_BHWC`` is what came in. ``d_BHWC``, the gradient of what left, is overwritten with that of what came in.
+        ``d_BHWC``, the gradient of what left the last one, is overwritten with that of what came in.
         """
-        read = as_read(block, self.dtype)
-        turned = as_read((weight.t() for weight in block if weight.ndim == 2), self.dtype)
-        sums = d_BHWC.new_zeros((torch.get_num_threads(), sum(map(room_for, block))))
+        read = [as_read(block, self.dtype) for block in blocks]
+        turned = [as_read((weight.t() for weight in block if weight.ndim == 2), self.dtype) for block in blocks]
+        sizes = [sum(map(room_for, block)) for block in blocks]
+        sums = d_BHWC.new_zeros((torch.get_num_threads(), sum(sizes)))
         getattr(self.library, GRADIENTS[self.dtype])(
-            address(x_BHWC), address(d_BHWC), self.shape, addresses(read), addresses(turned), shifted,
+            address(x_BHWC), address(y_NBHWC), ctypes.c_int64(x_BHWC.numel()), address(d_BHWC), self.shape,
+            addresses(itertools.chain.from_iterable(read)), addresses(itertools.chain.from_iterable(turned)), len(blocks),
             address(sums), ctypes.c_int64(sums.shape[1]), len(sums),
         )  # fmt: skip
-        return gradients_of(block, sums.sum(dim=0))
+        for block, part in zip(blocks, torch.split(sums.sum(dim=0), sizes), strict=True):
+            yield from gradients_of(block, part)
 
 
 class Blocks(torch.autograd.Function):
@@ -121,9 +126,8 @@ class Blocks(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x_BHWC: Tensor, kernel: Kernel, *tensors: Tensor) -> Tensor:  # noqa: ANN401 - holds what is set here
-        blocks = [tensors[i : i + NUM_TENSORS] for i in range(0, len(tensors), NUM_TENSORS)]
         x_BHWC = x_BHWC.contiguous()
-        y_NBHWC = kernel.run(x_BHWC, [as_read(block, kernel.dtype) for block in blocks])
+        y_NBHWC = kernel.run(x_BHWC, [as_read(block, kernel.dtype) for block in by_block(tensors)])
         ctx.kernel = kernel
         ctx.save_for_backward(x_BHWC, y_NBHWC, *tensors)
         return y_NBHWC[-1]
@@ -133,11 +137,12 @@ class Blocks(torch.autograd.Function):
     def backward(ctx: Any, d_BHWC: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         x_BHWC, y_NBHWC, *tensors = ctx.saved_tensors
         d_BHWC = d_BHWC.clone(memory_format=torch.contiguous_format)
-        d_tensors: list[Tensor] = []
-        for i in reversed(range(len(y_NBHWC))):
-            block = tensors[i * NUM_TENSORS : (i + 1) * NUM_TENSORS]
-            d_tensors = ctx.kernel.gradients(y_NBHWC[i - 1] if i else x_BHWC, d_BHWC, block, i % 2 == 1) + d_tensors
+        d_tensors = list(ctx.kernel.gradients(x_BHWC, y_NBHWC, d_BHWC, by_block(tensors)))
         return (d_BHWC, None, *d_tensors)
+
+
+def by_block(tensors: Sequence[Tensor]) -> list[Sequence[Tensor]]:
+    return [tensors[i : i + NUM_TENSORS] for i in range(0, len(tensors), NUM_TENSORS)]
 
 
 def room_for(tensor: Tensor) -> int:
