@@ -52,7 +52,7 @@ def agrees(config: SwinIRConfig, kernel: ctypes.CDLL, dtype: torch.dtype) -> boo
         torch.nn.init.normal_(parameter, std=0.2, generator=generator)
     shallow = torch.randn((1, config.embed_dim, 2 * config.window_size, 3 * config.window_size), generator=generator)
     weights = torch.randn(shallow.shape, generator=generator)
-    tolerance = 1e-3 if dtype == torch.float32 else 0.1  # a wrong kernel is off by ones
+    tolerance = 1e-3 if dtype == torch.float32 else 0.2  # a wrong kernel is off by ones
     found, truth = (slopes(each, shallow, weights) for each in (TrainableSwinIR(network, kernel, dtype), network))
     return all(float((a - b).norm()) <= tolerance * float(b.norm()) for a, b in zip(found, truth, strict=True))
 

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.video.worn import CODECS, Codec, recoded, worn
+from pipeline.video.worn import CODECS, LAYOUT, Codec, at_bit_rate, decoded, encoded, worn
+from swinir.colour import rgb_to_planes
 from swinir.degrade import filtered, gaussian_kernel, luma_of
+
+each_codec = pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
 
 
 def clip() -> torch.Tensor:
@@ -16,23 +19,46 @@ def clip() -> torch.Tensor:
     return torch.stack([smooth[:, :48, shift : shift + 64] for shift in (0, 3, 6, 9, 12)])
 
 
-@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
-def test_every_frame_comes_back_worse_with_lower_quality(codec: Codec) -> None:
-    low, high = codec.quality
-    errors = [(recoded(clip(), codec, quality) - clip()).abs().mean(dim=(1, 2, 3)) for quality in (low, high)]
+def recoded(codec: Codec, quality: int) -> tuple[torch.Tensor, int]:
+    file, num_bytes = encoded([rgb_to_planes(picture, LAYOUT) for picture in clip()], codec, quality)
+    return decoded(file), num_bytes
+
+
+@each_codec
+def test_every_frame_comes_back_worse_and_smaller_with_lower_quality(codec: Codec) -> None:
+    (better, more), (worse, fewer) = (recoded(codec, quality) for quality in codec.quality)
+    errors = [(frames - clip()).abs().mean(dim=(1, 2, 3)) for frames in (better, worse)]
     assert all(len(error) == 5 for error in errors)
     assert errors[0].mean() < errors[1].mean()
     assert errors[1].max() < 0.1
+    assert more > fewer
 
 
-@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
+@each_codec
+def test_a_bit_rate_is_kept_to_and_would_not_be_by_the_next_better_quality(codec: Codec) -> None:
+    found = {quality: recoded(codec, quality) for quality in range(codec.quality[0], codec.quality[1] + 1)}
+    for bits_per_pixel in (0.1, 0.2, 0.4):
+        allowed_bytes = bits_per_pixel * 5 * 48 * 64 / 8
+        frames = at_bit_rate(clip(), codec, bits_per_pixel)
+        quality = next(quality for quality, (theirs, _) in found.items() if torch.equal(theirs, frames))
+        assert found[quality][1] <= allowed_bytes or quality == codec.quality[1]
+        assert quality == codec.quality[0] or found[quality - 1][1] > allowed_bytes
+
+
+@each_codec
+def test_where_no_quality_keeps_to_a_bit_rate_it_is_the_worst(codec: Codec) -> None:
+    assert torch.equal(at_bit_rate(clip(), codec, 1e-6), recoded(codec, codec.quality[1])[0])
+
+
+@each_codec
 def test_no_picture_gets_darker(codec: Codec) -> None:
     """What moved here, a network would learn to move back, on videos where nothing has moved."""
-    drift_codes = 255 * luma_of(recoded(clip(), codec, codec.quality[0]) - clip()).mean()
+    drift_codes = 255 * luma_of(recoded(codec, codec.quality[0])[0] - clip()).mean()
     assert abs(drift_codes) < 0.2
 
 
-def test_the_codec_and_its_quality_are_drawn() -> None:
-    first, again, *others = (worn(clip(), np.random.default_rng(seed)) for seed in (0, 0, 1, 2, 3))
+def test_the_codec_and_its_bit_rate_are_drawn() -> None:
+    detailed = clip() + torch.rand((5, 3, 48, 64), generator=torch.Generator().manual_seed(0)) / 20
+    first, again, *others = (worn(detailed, np.random.default_rng(seed)) for seed in (0, 0, *range(1, 12)))
     assert torch.equal(first, again)
-    assert not any(torch.equal(first, other) for other in others)
+    assert len({other.numpy().tobytes() for other in others}) > len(CODECS)
