@@ -96,7 +96,9 @@ def ways_to_train(name: str) -> dict[str, tuple[SwinIR, torch.dtype]]:
     network.train().requires_grad_(True)
     ways = {"plain fp32": (network, torch.float32), "plain bf16": (network, torch.bfloat16)}
     for way, dtype in (("swinir fp32", torch.float32), ("swinir bf16", torch.bfloat16)):
-        ours = copy.deepcopy(network)  # whose convolutions the kernel has with their channels last
+        ours = copy.deepcopy(
+            network
+        )  # `trainable` leaves its convolutions with their channels last, which changes the plain ways
         if (faster := trainable(ours, dtype)) is not ours:
             ways[way] = (faster, dtype)
     return ways

@@ -83,7 +83,7 @@ void block_gradients(const float* from, const float* to, int64_t step, float* d_
             // Always the same windows, so that sums are always rounded in the same way.
             grids[index % 2].in_windows(thread * windows / num_threads, (thread + 1) * windows / num_threads,
                                         [&](const Place& place, int64_t picture, int kind) {
-                const int64_t masked = kind * s.heads * L * L;
+                const int64_t masked = kind * mine.position_size;
                 backward_window(s, each[index], turned[index], each[index].position + masked, in + picture, d_image + picture,
                                 place, scratch, mine, mine.position + masked);
             });

@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import cast
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -29,8 +29,8 @@ LAYOUT = PlaneLayout("yuv", 8, chroma_x=1, chroma_y=1)
 class Codec:
     """An encoder, what makes it fast, the options that set its quality, and between which values, better ones first.
 
-    ``bits`` for a pixel of every frame are what it is used at where artifacts show. Those of Set14 at half its size, on average
-    over 14 clips: libx264 at crf 34 to 18, MPEG-4 and MPEG-2 at quantizers 14 to 2, VP9 at crf 52 to 24.
+    ``bits`` are the range of rates to draw from, for a pixel of a frame: what 14 clips of Set14 at half its size take on
+    average, libx264 at crf 34 and 18, MPEG-4 and MPEG-2 at quantizers 14 and 2, VP9 at crf 52 and 24.
     """
 
     name: str
@@ -40,11 +40,13 @@ class Codec:
     bits: tuple[float, float]
 
 
+# With its macroblock tree x264 now and then makes another file of the same small pictures, which a seed must not.
+X264 = {"preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
 CODECS = (
-    Codec("libx264", {"preset": "veryfast", "threads": "1"}, ("crf",), (12, 44), (0.17, 0.58)),
-    Codec("mpeg4", {"threads": "1"}, ("qmin", "qmax"), (2, 24), (0.23, 1.3)),
-    Codec("mpeg2video", {"threads": "1"}, ("qmin", "qmax"), (2, 24), (0.34, 1.7)),
-    Codec("libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "threads": "1", "b": "0"}, ("crf",), (12, 62), (0.26, 0.96)),
+    Codec("libx264", X264, ("crf",), (12, 44), (0.15, 0.69)),
+    Codec("mpeg4", {"threads": "1"}, ("qmin", "qmax"), (2, 24), (0.19, 1.3)),
+    Codec("mpeg2video", {"threads": "1"}, ("qmin", "qmax"), (2, 24), (0.30, 1.7)),
+    Codec("libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "threads": "1", "b": "0"}, ("crf",), (12, 62), (0.23, 0.93)),
 )
 
 
@@ -56,9 +58,10 @@ def worn(clip: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def at_bit_rate(clip: Tensor, codec: Codec, bits_per_pixel: float) -> Tensor:
-    """The clip at the best constant quality that takes no more than so many bits, or at the worst where none does.
+    """The clip at a constant quality that takes no more than so many bits where the next better one takes more.
 
-    By an encoder's own control the rate would have no time to settle in a clip of a few frames.
+    At the worst quality where the search finds none, at the best where that keeps to the rate. By an encoder's own control the
+    rate would have no time to settle in a clip of a few frames.
     """
     planes = [rgb_to_planes(picture, LAYOUT) for picture in clip]
     allowed_bytes = bits_per_pixel * clip[:, 0].numel() / 8
@@ -78,9 +81,16 @@ def encoded(planes: Sequence[list[Tensor]], codec: Codec, quality: int) -> tuple
         stream.pix_fmt = "yuv420p"
         frames = (from_planes(frame, LAYOUT, "yuv420p") for frame in planes)
         for packet in itertools.chain.from_iterable(map(stream.encode, itertools.chain(frames, [None]))):
-            num_bytes += packet.size
+            num_bytes += packet.size - settings_bytes(packet)
             out.mux(packet)
     return file.getvalue(), num_bytes
+
+
+def settings_bytes(packet: av.Packet[Any]) -> int:
+    """How many bytes x264 takes to name its settings, before the first frame: as many as a small frame."""
+    data = bytes(packet)
+    start = data.find(b"\0\0\1\x06")  # supplemental enhancement information (H.264, 7.4.1)
+    return 0 if b"x264 - core" not in data else data.find(b"\0\0\1", start + 4) - start
 
 
 def decoded(file: bytes) -> Tensor:

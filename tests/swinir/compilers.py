@@ -17,7 +17,7 @@ needs_bfloat16 = pytest.mark.skipif(not multiplies_bfloat16(), reason="the proce
 
 def compiler() -> str | None:
     named = os.environ.get("CXX")
-    return named if named is not None else next(filter(shutil.which, COMPILERS), None)
+    return shutil.which(named) if named is not None else next(filter(None, map(shutil.which, COMPILERS)), None)
 
 
 needs_compiler = pytest.mark.skipif(not compiler(), reason="there is no C++ compiler")

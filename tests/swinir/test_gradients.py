@@ -75,7 +75,9 @@ def test_gradients_in_bfloat16_are_as_near_as_those_of_autocast(heads, per_head,
 @pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=needs_bfloat16)], ids=str)
 def test_the_same_threads_give_the_same_bits(dtype):
     torch.set_num_threads(2)
-    first, second = (slopes(trainable(to_train(), dtype)) for _ in range(2))
+    networks = [trainable(to_train(), dtype) for _ in range(2)]
+    assert all(isinstance(each, TrainableSwinIR) for each in networks)
+    first, second = map(slopes, networks)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -94,6 +96,7 @@ def test_the_gradients_of_a_lesser_processor(without):
 def test_what_is_trained_is_the_network_itself():
     model = to_train()
     faster = trainable(model)
+    assert isinstance(faster, TrainableSwinIR)
     x = torch.rand(1, 3, 16, 16)
     before = faster(x).detach()
     with torch.no_grad():
@@ -115,7 +118,7 @@ def test_without_a_compiler_training_is_pytorch_s(monkeypatch, missing):
 @pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=needs_bfloat16)], ids=str)
 @pytest.mark.parametrize("lost", range(9))
 def test_gradients_that_are_wrong_are_not_used(monkeypatch, caplog, lost, dtype):
-    """Of any of a block's tensors, and where training begins, when what the body gives counts for nothing."""
+    """Of any of a block's tensors, also where training begins, when the body's gradients are 0."""
     model, gradients_of = to_train(), gradients.gradients_of
     start_as_pass_through(model)
 
@@ -131,8 +134,8 @@ def test_gradients_that_are_wrong_are_not_used(monkeypatch, caplog, lost, dtype)
 @needs_kernel
 @pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=needs_bfloat16)], ids=str)
 def test_what_is_not_finite_stays_in_its_picture(dtype):
-    model = to_train(window_size=7)
-    faster = trainable(model, dtype)
+    faster = trainable(to_train(window_size=7), dtype)
+    assert isinstance(faster, TrainableSwinIR)
     torch.set_num_threads(1)  # one window after the other, in the same memory
     x = torch.rand(2, 3, 28, 28)
     damaged = x.clone()
