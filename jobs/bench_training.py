@@ -96,9 +96,8 @@ def ways_to_train(name: str) -> dict[str, tuple[SwinIR, torch.dtype]]:
     network.train().requires_grad_(True)
     ways = {"plain fp32": (network, torch.float32), "plain bf16": (network, torch.bfloat16)}
     for way, dtype in (("swinir fp32", torch.float32), ("swinir bf16", torch.bfloat16)):
-        ours = copy.deepcopy(
-            network
-        )  # `trainable` leaves its convolutions with their channels last, which changes the plain ways
+        # `trainable` leaves the convolutions of what it gets with their channels last, which the plain ways are not to have.
+        ours = copy.deepcopy(network)
         if (faster := trainable(ours, dtype)) is not ours:
             ways[way] = (faster, dtype)
     return ways

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from swinir.compiled import block_kernel
-from swinir.model import Block, ResidualGroup, SwinIR, shift_masks
+from swinir.model import Block, ResidualGroup, SwinIR, SwinIRConfig, shift_masks
 
 TOKENS = 64  # L of vectors.h
 NO_WEIGHT = -1e9  # among scores
@@ -27,10 +27,8 @@ def fused(network: SwinIR, dtype: torch.dtype = torch.float32) -> SwinIR:
     ``network`` is in float32 on the CPU, in evaluation mode. With bfloat16 as ``dtype`` the factors of its products are
     rounded to that, which is for processors that ``multiplies_bfloat16``. Its convolutions are left with their channels last.
     """
-    kernel = block_kernel()
-    if kernel is None or network.config.window_size**2 > TOKENS:
-        return network
-    if dtype == torch.bfloat16 and not multiplies_bfloat16():
+    kernel = kernel_for(network.config, dtype)
+    if kernel is None:
         return network
     faster = FusedSwinIR(network, kernel, dtype)
     x = torch.rand((1, network.config.in_chans, 16, 24), generator=torch.Generator().manual_seed(0))
@@ -42,6 +40,13 @@ def fused(network: SwinIR, dtype: torch.dtype = torch.float32) -> SwinIR:
             return faster
     logging.getLogger("swinir").warning("the compiled blocks differ from PyTorch's on this machine; going on without them")
     return network
+
+
+def kernel_for(config: SwinIRConfig, dtype: torch.dtype) -> ctypes.CDLL | None:
+    """The compiled kernel, where it can be had, has room for such windows and has a way for ``dtype``."""
+    if config.window_size**2 > TOKENS or (dtype == torch.bfloat16 and not multiplies_bfloat16()):
+        return None
+    return block_kernel()
 
 
 def multiplies_bfloat16() -> bool:

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from swinir.blocks import ENTRY_POINTS, TOKENS, address, addresses, as_read, multiplies_bfloat16, packed, shape_of
-from swinir.compiled import block_kernel
+from swinir.blocks import ENTRY_POINTS, TOKENS, address, addresses, as_read, kernel_for, packed, shape_of
 from swinir.model import SwinIR, SwinIRConfig
 
 NUM_TENSORS = 9  # of a block, by ``packed``
@@ -28,10 +27,8 @@ def trainable(network: SwinIR, dtype: torch.dtype = torch.float32) -> SwinIR:
     ``network`` has its parameters in float32 on the CPU and keeps them; its convolutions are left with their channels last.
     With bfloat16 as ``dtype`` the factors of products are rounded to that, of the gradients too, as autocast does it.
     """
-    kernel = block_kernel()
-    if kernel is None or network.config.window_size**2 > TOKENS:
-        return network
-    if dtype == torch.bfloat16 and not multiplies_bfloat16():
+    kernel = kernel_for(network.config, dtype)
+    if kernel is None:
         return network
     if agrees(network.config, kernel, dtype):
         return TrainableSwinIR(network, kernel, dtype)

@@ -62,6 +62,13 @@ def as_tensor(image: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255
 
 
+def damaged(x: torch.Tensor) -> torch.Tensor:
+    """The batch with something in its first picture that is no number."""
+    x = x.clone()
+    x[0, 0, 3, 3] = torch.nan
+    return x
+
+
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
     """dB for a peak of 1."""
     error = float(((a.double() - b.double()) ** 2).mean())
