@@ -123,8 +123,8 @@ def ways_to_compute(
 
     from jobs.baseline import ReferenceSwinIR, published_network
     from swinir import Upscaler
+    from swinir.device import choose_device
     from swinir.presets import preset
-    from swinir.upscaler import choose_device
     from swinir.weights import bundled_file, load_model
 
     try:

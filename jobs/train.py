@@ -146,7 +146,7 @@ def starting_point(named: str) -> tuple[str, str | None]:
 
 
 def pick_device(name: str) -> Any:  # noqa: ANN401 - a torch.device; jobs name no torch type
-    from swinir.upscaler import choose_device
+    from swinir.device import choose_device
 
     try:
         return choose_device(name)
@@ -163,9 +163,9 @@ def known_settings() -> set[str]:
 
 def train_config(settings: dict[str, Any], device: str) -> TrainConfig:
     """The settings as a TrainConfig. Raises ConfigError where they name no model that can be trained."""
+    from swinir.device import choose_device, choose_precision
     from swinir.presets import preset
     from swinir.recipe import TrainConfig
-    from swinir.upscaler import choose_device, choose_precision
 
     settings = dict(settings)
     name = settings.pop("model", "lightweight-x2")

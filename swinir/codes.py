@@ -20,6 +20,7 @@ def as_floats(x: Tensor) -> Tensor:
 def to_codes(x: Tensor, dtype: np.dtype[Any]) -> Pictures:
     """(N, C, H, W) floats in [0, 1] -> (N, H, W, C) codes of full range, rounded half to even and clamped."""
     peak = int(np.iinfo(dtype).max)
-    codes = (x * peak).round_().clamp_(0, peak).to("cpu", torch.int32)
-    result: Pictures = codes.movedim(1, -1).numpy().astype(dtype)
+    codes = (x * peak).round_().clamp_(0, peak)
+    codes = codes.to(torch.uint8) if dtype == np.uint8 else codes.to(torch.int32).to(torch.uint16)  # on the device of x
+    result: Pictures = np.ascontiguousarray(codes.cpu().movedim(1, -1).numpy())
     return result

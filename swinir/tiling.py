@@ -96,8 +96,7 @@ def blended_bands(
     """
     height, width = x.shape[-2:]
     rows, columns = plan_axis(height, tile, overlap, window), plan_axis(width, tile, overlap, window)
-    row_weights = blend_weights(rows, overlap, scale)
-    column_weights = blend_weights(columns, overlap, scale)
+    row_weights, column_weights = ([w.to(x.device) for w in blend_weights(spans, overlap, scale)] for spans in (rows, columns))
     rows_of_x = reflected_index(height, rows[-1][1], x.device)
     above: Tensor | None = None  # what the rows of tiles so far add to the one at hand
     for index, (top, bottom) in enumerate(rows):
@@ -113,7 +112,7 @@ def blended_bands(
             band[..., : above.shape[-2], :] = above
         for (left, right), weights, output in zip(columns, column_weights, outputs, strict=True):
             share = row_weights[index][:, None] * weights[None, :]
-            band[..., left * scale : right * scale].add_(output * share.to(output.device))
+            band[..., left * scale : right * scale].add_(output * share)
         finished = (rows[index + 1][0] if index + 1 < len(rows) else bottom) - top
         above = band[..., finished * scale :, :].clone()
         yield top * scale, band[..., : min(finished, height - top) * scale, : width * scale]

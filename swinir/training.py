@@ -32,45 +32,11 @@ from swinir.model import Block, SwinIR
 from swinir.pairs import Pair, Picture, picture_of
 from swinir.patches import Batches
 from swinir.recipe import TrainConfig, learning_rate, same_run
+from swinir.start import start_as_pass_through, start_at
 
 Way = Callable[[SwinIR, torch.dtype], SwinIR]  # such as swinir.gradients.trainable
 
 NUM_PLAIN = 4  # pictures of one colour, in a step that asks for them
-
-
-def start_as_pass_through(model: SwinIR) -> None:
-    """Begin at the image repeated, not at noise: the first convolution carries the pixels, the head writes them out.
-
-    The transformer body starts at nothing and learns the difference. The pass-through is for the direct pixel-shuffle head, and
-    for restoration at the same size, which adds the input itself; other heads start as usual.
-
-    The first LayerNorm divides every pixel's features by their spread. Were they the image alone, its contrast would be gone
-    for the body; large constants and large filter responses beside it keep the spread even (150 steps from scratch: 35.13 dB
-    on Set5 against 34.84 without).
-    """
-    for name, parameter in model.named_parameters():
-        if parameter.ndim == 2:
-            nn.init.trunc_normal_(parameter, std=0.02)
-        elif name.endswith(".bias") or name.startswith("conv_after_body"):
-            nn.init.zeros_(parameter)
-    if model.config.upsampler == "":
-        nn.init.zeros_(model.conv_last.weight)
-    if model.config.upsampler != "pixelshuffledirect":
-        return
-    chans = model.config.in_chans
-    head = model.upsample[0]
-    assert isinstance(head, nn.Conv2d)
-    with torch.no_grad():
-        head.weight.mul_(0.1)
-        bias = model.conv_first.bias
-        assert bias is not None
-        bias[chans:].normal_(std=0.3)
-        model.conv_first.weight[chans:].mul_(3)
-        for c in range(chans):
-            model.conv_first.weight[c].zero_()
-            model.conv_first.weight[c, c, 1, 1] = 1
-            for shuffled in range(model.config.upscale**2):
-                head.weight[c * model.config.upscale**2 + shuffled, c, 1, 1] += 1
 
 
 class Trainer:
@@ -99,13 +65,9 @@ class Trainer:
         self.config, self.patches, self.folder, self.device = config, patches, folder, device
         torch.manual_seed(config.seed)
         self.model = SwinIR(config.model)
-        if weights is None:
-            start_as_pass_through(self.model)
-        else:
-            try:
-                self.model.load_state_dict(weights)
-            except RuntimeError as error:
-                raise ValueError(f"the weights to begin at are not of this architecture: {error}") from error
+        start_as_pass_through(self.model)
+        if weights is not None:
+            start_at(self.model, weights)
         self.model.to(device).train()
         self.average = SwinIR(config.model).to(device).eval().requires_grad_(False)
         self.average.load_state_dict(self.model.state_dict())

@@ -14,30 +14,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from swinir.blocks import FusedSwinIR, fused, multiplies_bfloat16
+from swinir.blocks import FusedSwinIR, fused
 from swinir.codes import Pictures, as_floats, to_codes
-from swinir.compiled import block_kernel, capabilities
+from swinir.device import SMALLEST_TILE, choose_device, choose_precision, choose_tile, is_out_of_memory
 from swinir.ensemble import SelfEnsemble
+from swinir.graphs import Recorded
 from swinir.head import with_linear_head
 from swinir.model import SwinIR
 from swinir.reuse import TileMemory
 from swinir.spec import ModelSpec, build_spec, load_spec
 from swinir.tiling import blended_bands, overlap_for, round_up
-from swinir.triton_blocks import TritonSwinIR, by_triton
+from swinir.triton_blocks import by_triton
 
 # Input pixels that neighbouring tiles share: a body of up to 24 blocks sees less far. With trained lightweight weights 16
 # pixels keep tiled and untiled output 80 dB apart.
 OVERLAP = 32
 OVERLAP_SHALLOW = 16
-# Cost per useful pixel on the CPU is flat from 128 to 256; larger tiles cost memory and save little overlap.
-CPU_TILE = 256
-GPU_TILE = 512
-NARROW = 64  # channels
-SMALLEST_TILE = 32  # rounded up to whole windows
+BATCH_PIXELS = 1 << 20
 # On the CPU one forward pass at a time in a process. It has all cores anyway, and oneDNN's shared AMX kernels
 # (uxlfoundation/oneDNN#5393, pytorch/pytorch#187912) and MKL's first calls race when two threads compute: crashes and hangs.
 _CPU_LOCK = threading.Lock()
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
 
 
 class Upscaler:
@@ -83,7 +79,9 @@ class Upscaler:
 
     @classmethod
     def from_spec(cls, spec: ModelSpec, device: str = "auto", *, batch: int = 1) -> Upscaler:
-        """Build what a driver shipped. ``batch`` tiles go through the network at once, always exactly that many."""
+        """Build what a driver shipped. ``batch`` tiles go through the network at once, always exactly that many, or as many as
+        have BATCH_PIXELS.
+        """
         upscaler = cls.__new__(cls)
         upscaler._open(spec, device, batch)
         return upscaler
@@ -144,7 +142,7 @@ class Upscaler:
         self.scale, self.in_chans, self._window, self._overlap = scale, in_chans, window, overlap
         self._batch = batch
         self._smallest_tile = round_up(SMALLEST_TILE, window)
-        self.tile = choose_tile(tile, self.device.type, window)
+        self.tile = choose_tile(tile, self.device, window)
         if self.device.type == "cuda":
             # For the process, as two threads may be computing: cuDNN takes TF32, 10 bits of mantissa, unless told not to.
             torch.backends.cudnn.allow_tf32 = self.precision != "fp32"
@@ -154,8 +152,8 @@ class Upscaler:
         self._exact = self._network = network.to(self.device).eval()
         if isinstance(network, SwinIR):
             with _CPU_LOCK:
-                self._exact, self._network = ways(network, self.device, self.precision, self.tile, batch)
-        engines = {FusedSwinIR: "compiled blocks", TritonSwinIR: "triton"}
+                self._exact, self._network = ways(network, self.device, self.precision)
+        engines = {FusedSwinIR: "compiled blocks", Recorded: "triton"}
         self.engine = engines.get(type(self._network), "pytorch")
 
     def __call__(self, lr: Pictures) -> Pictures:
@@ -251,7 +249,7 @@ class Upscaler:
     def _run(self, tiles: list[Tensor]) -> list[Tensor]:
         """The outputs of tiles of one shape, in batches of one size whatever there is to do."""
         stack = as_floats(torch.cat(tiles))
-        batches = torch.split(stack, self._batch)
+        batches = torch.split(stack, self._together(stack))
         outputs = [self._forward(self._network, batch) for batch in batches]
         # One question to the device for the whole row; a plain baseline may pass on what is not finite.
         finite = [True] * len(outputs)
@@ -262,11 +260,15 @@ class Upscaler:
                 outputs[index] = self._recompute(batch, outputs[index])
         return list(torch.split(torch.cat(outputs), len(tiles[0])))
 
+    def _together(self, tiles: Tensor) -> int:
+        """How many tiles of that shape go through the network at once: large ones keep a device busy by themselves."""
+        return max(1, min(self._batch, BATCH_PIXELS // (tiles.shape[-2] * tiles.shape[-1])))
+
     def _forward(self, network: nn.Module, batch: Tensor) -> Tensor:
         """One batch of tiles through a network, on the device of ``batch`` again."""
         num, chans = batch.shape[:2]
-        padding = batch[-1:].expand(self._batch - num, -1, -1, -1)
-        x = torch.cat([batch, padding]) if num < self._batch else batch
+        padding = batch[-1:].expand(self._together(batch) - num, -1, -1, -1)
+        x = torch.cat([batch, padding]) if len(padding) else batch
         x = x.to(self.device)
         if chans == 1 and self.in_chans == 3:
             x = x.expand(-1, 3, -1, -1)
@@ -292,54 +294,13 @@ def in_bfloat16(network: SwinIR) -> SwinIR:
     return copy.deepcopy(network).set_body_dtype(torch.bfloat16)
 
 
-def ways(network: SwinIR, device: torch.device, precision: str, tile: int, batch: int) -> tuple[nn.Module, nn.Module]:
+def ways(network: SwinIR, device: torch.device, precision: str) -> tuple[nn.Module, nn.Module]:
     """The network in float32, and as it is computed with: the same, or the fastest way in bfloat16."""
     network = with_linear_head(network)
     if precision == "fp32":
         exact = fused(network) if device.type == "cpu" else network
         return exact, exact
     if device.type == "cuda":
-        return network, by_triton(network, in_bfloat16(network), tile, batch)
+        return network, by_triton(network, in_bfloat16(network))
     faster = fused(network, torch.bfloat16) if device.type == "cpu" else network
     return network, in_bfloat16(network) if faster is network else faster
-
-
-def choose_device(name: str) -> torch.device:
-    """ "auto" is CUDA where there is one. Raises ValueError for a device that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"unknown device {name!r}; use auto, cpu or cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {name!r} was asked for, but PyTorch {torch.__version__} sees no CUDA device; use cpu or auto")
-    return device
-
-
-def choose_tile(tile: int | None, device_type: str, window: int) -> int:
-    """The length of a tile in input pixels: what was asked for or suits the device, in whole windows."""
-    wanted = tile or (CPU_TILE if device_type == "cpu" else GPU_TILE)
-    return max(round_up(SMALLEST_TILE, window), wanted // window * window)
-
-
-def choose_precision(name: str, device: torch.device, width: int = 0) -> str:
-    """ "auto" is bf16 where that is faster for a network of ``width`` channels (0 for training), else fp32."""
-    if name != "auto":
-        return name
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    if device.type != "cpu":
-        return "fp32"
-    # PyTorch in bfloat16 is behind the compiled blocks in float32 where most of the time is not matrix products.
-    only_fp32 = 0 < width <= NARROW and block_kernel() is not None and not multiplies_bfloat16()
-    # Measured: with AMX 1.4 (narrow) to 2.6 times as fast, on AMD 1.4 to 1.6 times. Intel's without AMX, known by AVX-512 FP16
-    # beside it, does no more multiplications a cycle than in fp32, and PyTorch is at 0.7 of that.
-    has = capabilities().get
-    faster = not only_fp32 and bool(has("amx_bf16") or (has("avx512_bf16") and not has("avx512_fp16")))
-    return "bf16" if faster else "fp32"
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a device or the machine had no memory left; CUDA has a class for it, cuBLAS and the CPU only words."""
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)

@@ -18,6 +18,7 @@ from pipeline.dataset.bands import ROWS, Resampler, Store, resample_pixels
 from pipeline.dataset.hidden import filled
 from pipeline.dataset.picture import Pixels
 from swinir.codes import as_floats, to_codes
+from swinir.device import place_for
 from swinir.resize import CUBIC, LANCZOS3
 from swinir.upscaler import Upscaler
 
@@ -198,7 +199,9 @@ def _through_model(
         if on_band:
             on_band()
 
-    upscaler.stream(torch.from_numpy(np.moveaxis(pixels, -1, 1)), add)
+    x = torch.from_numpy(np.moveaxis(pixels, -1, 1))
+    place = place_for(len(pixels) * shape[0] * shape[1], upscaler.device)
+    upscaler.stream(as_floats(x.to(place)) if place.type == "cuda" else x, add)
 
 
 def _storing(out: Pixels) -> Store:

@@ -35,8 +35,9 @@ from pipeline.errors import MediaError
 from pipeline.stages import ahead, in_parallel, pulsed
 from pipeline.storage import Store
 from pipeline.units import Unit, digest
+from swinir.device import choose_device
 from swinir.spec import ModelSpec
-from swinir.upscaler import Upscaler, choose_device
+from swinir.upscaler import Upscaler
 
 READ_THREADS = 16
 READ_AHEAD_BYTES = 128 << 20

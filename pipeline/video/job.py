@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pipeline.config import WEIGHTS_SETTINGS, VideoConfig
 from pipeline.driver import Event, Outcome, RunOptions
 from pipeline.errors import ConfigError, InterruptedRunError, MediaError, OutputError
@@ -42,8 +44,8 @@ from pipeline.video.segment import SegmentWorkload
 from pipeline.video.sequence import SequenceFile, identify, is_sequence, open_input
 from pipeline.video.streams import StreamPlan, check_codec, wants_global_header
 from pipeline.video.timeline import Timeline
+from swinir.device import choose_device, choose_tile
 from swinir.spec import ModelSpec
-from swinir.upscaler import choose_device, choose_tile
 
 RunUnits = Callable[[list[Unit], Workload, Ledger, RunOptions, Callable[[Event], None]], Outcome]
 
@@ -374,7 +376,7 @@ def planned_tile(job: Prepared) -> str:
     kinds = [job.config.device] if job.config.device != "auto" else [choose_device("auto").type]
     if job.config.device == "auto" and job.config.address:
         kinds = ["cuda", "cpu"]
-    return ", ".join(f"{choose_tile(job.model.tile, kind, window)} on {kind}" for kind in kinds)
+    return ", ".join(f"{choose_tile(job.model.tile, torch.device(kind), window)} on {kind}" for kind in kinds)
 
 
 def disk_estimate_bytes(job: Prepared) -> int:

@@ -30,12 +30,12 @@ from pipeline.video.sequence import open_input
 from pipeline.video.timeline import Timeline
 from pipeline.video.turn import turned
 from swinir.colour import alpha_of, planes_to_rgb, rgb_to_planes
+from swinir.device import place_for
 from swinir.resize import resample, resize
 from swinir.reuse import TileMemory
 from swinir.spec import ModelSpec
+from swinir.transfer import fetching, sent
 from swinir.upscaler import Upscaler
-
-DEVICE_PIXELS = 64 << 20  # larger pictures stay in host memory, and only their tiles go to the device
 
 
 @dataclass(frozen=True)
@@ -137,16 +137,15 @@ class SegmentRunner:
     def _upscale(self, planes: list[Tensor], index: int, memory: TileMemory | None) -> list[Tensor]:
         encode, source, target = self._job.plan.encode, self._job.plan.source_layout, self._job.plan.target_layout
         with self._model_lock, torch.inference_mode():
-            small = encode.width * encode.height <= DEVICE_PIXELS
-            device = self._upscaler.device if small else torch.device("cpu")
-            planes = [plane.to(device) for plane in planes]
+            planes = sent(planes, place_for(encode.width * encode.height, self._upscaler.device))
             rgb = turned(self._upscaler.upscale(planes_to_rgb(planes, source)[None], memory)[0], encode.turn)
             rgb = resample(rgb, encode.height, encode.width)
             alpha = alpha_of(planes, source) if target.alpha else None
             if alpha is not None:
                 alpha = resample(turned(self._larger_alpha(alpha), encode.turn), encode.height, encode.width)
             dither = index if target.depth < source.depth else None
-            return [plane.cpu() for plane in rgb_to_planes(rgb, target, alpha, dither)]
+            made = fetching(rgb_to_planes(rgb, target, alpha, dither))
+        return made()
 
     def _larger_alpha(self, alpha: Tensor) -> Tensor:
         """(H, W), ``scale`` times larger; bicubic beside a network, which would draw structure of pictures into a mask."""

@@ -19,7 +19,7 @@ from swinir.blocks import ENTRY_POINTS
 from swinir.compiled import block_kernel, build
 from swinir.gradients import TrainableSwinIR, trainable
 from swinir.model import SwinIR
-from swinir.training import start_as_pass_through
+from swinir.start import start_as_pass_through
 
 
 def to_train(**changes):

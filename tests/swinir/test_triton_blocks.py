@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import subprocess
@@ -14,7 +15,7 @@ import torch
 from tiny import from_golden, network
 
 from swinir import triton_blocks
-from swinir.triton_blocks import TritonSwinIR, by_triton
+from swinir.triton_blocks import LAUNCHES, Launch, TritonSwinIR, by_triton, parts
 
 triton = pytest.importorskip("triton", reason="Triton is for Linux")
 interpreter = pytest.importorskip("triton.runtime.interpreter")
@@ -51,29 +52,31 @@ def test_the_kernels_match_the_goldens(path):
 
 
 @interpreted
+@pytest.mark.parametrize("windows", sorted({launch.windows for launch in LAUNCHES}))
 @pytest.mark.parametrize(
     ("size", "changes"),
     [
-        ((8, 8), {}),  # one window, which is interior, right, bottom and corner
-        ((9, 31), {"num_heads": (3, 3)}),
-        ((24, 40), {"embed_dim": 20, "mlp_ratio": 2.5}),
-        ((21, 13), {"window_size": 7, "embed_dim": 34}),
-        ((5, 3), {"window_size": 4}),
+        ((3, 8, 8), {}),  # one window, which is interior, right, bottom and corner; and one too many for pairs
+        ((2, 9, 31), {"num_heads": (3, 3)}),
+        ((1, 24, 40), {"embed_dim": 20, "mlp_ratio": 2.5}),
+        ((2, 21, 13), {"window_size": 7, "embed_dim": 34}),
+        ((2, 5, 3), {"window_size": 4}),
     ],
 )
-def test_any_size_and_shape(size, changes):
-    model, x = network(**changes), torch.rand(2, 3, *size)
+def test_any_size_and_shape(size, changes, windows):
+    model, x = network(**changes), torch.rand(size[0], 3, *size[1:])
     with torch.inference_mode():
-        found = TritonSwinIR(model, torch.float32)(x)
+        found = TritonSwinIR(model, torch.float32, Launch(4, 1, windows))(x)
         torch.testing.assert_close(found.double(), model.double()(x.double()), rtol=0, atol=1e-5)
 
 
 @interpreted
-def test_bfloat16_costs_what_it_does_in_pytorch(bfloat16_products):
-    model, x = network(embed_dim=60, num_heads=(6, 6)), torch.rand(1, 3, 16, 24)
+@pytest.mark.parametrize("width", [36, 60])
+def test_bfloat16_costs_what_it_does_in_pytorch(bfloat16_products, width):
+    model, x = network(embed_dim=width, num_heads=(6, 6)), torch.rand(1, 3, 16, 24)
     with torch.inference_mode():
         found = TritonSwinIR(model, torch.bfloat16)(x)
-        rounded = network(embed_dim=60, num_heads=(6, 6)).set_body_dtype(torch.bfloat16)(x)
+        rounded = network(embed_dim=width, num_heads=(6, 6)).set_body_dtype(torch.bfloat16)(x)
         truth = model.double()(x.double())
     errors = [float((each - truth).square().mean().sqrt()) for each in (found, rounded)]
     assert 0 < errors[0] < 2.5 * errors[1]  # the interpreter cuts off what a GPU rounds to nearest
@@ -90,20 +93,31 @@ class Trial:
 
     def __init__(self, folder, monkeypatch):
         self.network, self.rounded, self.folder = network(), network().set_body_dtype(torch.bfloat16), folder
-        self.times, self.monkeypatch = [], monkeypatch
+        self.timed, self.monkeypatch = [], monkeypatch
 
-    def run(self, ratio, stand_in=None):
-        """What is chosen where the kernels take ``ratio`` of PyTorch's time; ``stand_in`` in place of them."""
+    def run(self, *ratios, stand_in=None):
+        """What is chosen where the launches take ``ratios`` of PyTorch's time, or fail; ``stand_in`` for the kernels."""
+        times = dict(zip(LAUNCHES, ratios, strict=False))
+
+        def made(model, dtype, launch):
+            found = stand_in or network().set_body_dtype(torch.bfloat16)
+            self.made = (launch, found)
+            return found
 
         def seconds_ratio(*args):
-            self.times.append(ratio)
-            return ratio
+            launch = self.made[0]
+            self.timed.append(launch)
+            if isinstance(times.get(launch), Exception):
+                raise times[launch]
+            return times.get(launch, 3.0)
 
         self.monkeypatch.setattr(triton_blocks, "seconds_ratio", seconds_ratio)
-        self.monkeypatch.setattr(
-            triton_blocks, "TritonSwinIR", lambda *args: stand_in or network().set_body_dtype(torch.bfloat16)
-        )
-        return by_triton(self.network, self.rounded, 16, 1, self.folder)
+        self.monkeypatch.setattr(triton_blocks, "TritonSwinIR", made)
+        chosen = by_triton(self.network, self.rounded, self.folder)
+        if chosen is self.rounded:
+            return None
+        assert chosen.network is self.made[1]
+        return self.made[0]
 
 
 @pytest.fixture
@@ -111,22 +125,32 @@ def trial(tmp_path, monkeypatch):
     return Trial(tmp_path, monkeypatch)
 
 
-def test_the_kernels_are_used_if_they_win_and_the_choice_is_kept(trial):
-    assert trial.run(0.5) is not trial.rounded
-    assert trial.run(2.0) is not trial.rounded
-    assert trial.times == [0.5]
-    assert [path.read_text() for path in trial.folder.rglob("*.json")] == ["true"]
+def test_the_fastest_launch_is_used_if_it_wins_and_the_choice_is_kept(trial):
+    assert trial.run(0.5, 0.4, 0.6, 0.7) == LAUNCHES[1]
+    assert trial.run(0.1, 0.4, 0.6, 0.7) == LAUNCHES[1]
+    assert trial.timed == list(LAUNCHES)
+    assert [path.read_text() for path in trial.folder.rglob("*.json")] == [json.dumps(LAUNCHES[1])]
+
+
+def test_other_kernels_are_measured_anew(trial, monkeypatch):
+    assert trial.run(2.0, 2.0, 2.0, 2.0) is None
+    monkeypatch.setattr(triton_blocks, "sources", lambda: ["mended"])
+    assert trial.run(0.5, 0.4, 0.6, 0.7) == LAUNCHES[1]
 
 
 def test_kernels_that_win_by_nothing_are_left_out(trial):
-    assert trial.run(0.97) is trial.rounded
-    assert trial.run(0.5) is trial.rounded  # as it was found the first time
+    assert trial.run(0.97, 0.98, 0.96, 1.2) is None
+    assert trial.run(0.5) is None  # as it was found the first time
+
+
+def test_a_launch_that_does_not_fit_the_gpu_is_left_out(trial):
+    assert trial.run(0.5, torch.OutOfMemoryError("CUDA out of memory"), 0.6, RuntimeError("shared memory")) == LAUNCHES[0]
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(trial):
     trial.folder = trial.folder / "file"
     trial.folder.write_text("")
-    assert trial.run(0.5) is not trial.rounded
+    assert trial.run(0.5) == LAUNCHES[0]
 
 
 def without_position_bias():
@@ -140,8 +164,9 @@ def without_position_bias():
 @pytest.mark.parametrize("wrong", [lambda x: torch.full((1, 3, 144, 208), torch.nan), without_position_bias()])
 def test_kernels_that_are_wrong_are_left_out(trial, caplog, wrong):
     with caplog.at_level(logging.WARNING):
-        assert trial.run(0.5, wrong) is trial.rounded
-    assert "going on without them" in caplog.text
+        assert trial.run(0.5, stand_in=wrong) is None
+    assert "without its Triton kernels: they differ" in caplog.text
+    assert not trial.timed
 
 
 def test_kernels_that_fail_are_left_out(trial, caplog):
@@ -149,8 +174,14 @@ def test_kernels_that_fail_are_left_out(trial, caplog):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with caplog.at_level(logging.WARNING):
-        assert trial.run(0.5, fail) is trial.rounded
+        assert trial.run(0.5, stand_in=fail) is None
     assert "without its Triton kernels: CUDA out of memory" in caplog.text
+    assert not list(trial.folder.rglob("*.json"))
+
+
+def test_parts_of_channels():
+    sizes = {12: (16, 0), 36: (32, 16), 62: (64, 0), 66: (64, 16), 97: (128, 0), 182: (128, 64), 242: (256, 0)}
+    assert {size: parts(size) for size in sizes} == sizes
 
 
 def test_a_picture_of_more_places_than_the_kernels_count_goes_without_them(monkeypatch):
@@ -162,31 +193,43 @@ def test_a_picture_of_more_places_than_the_kernels_count_goes_without_them(monke
 
 
 COMPILE = """
+import subprocess
+from pathlib import Path
+import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from swinir.triton_blocks import LAUNCH
+from swinir.triton_blocks import LAUNCHES
 from swinir.triton_kernels import attention_kernel, mlp_kernel
 
-types = {"x_TC": "*bf16", "height": "i32", "width": "i32", "shift": "i32", "num_tokens": "i32"}
-types |= dict.fromkeys(["qkv_K3CD", "proj_KDC", "fc1_CH", "fc2_HC"], "*bf16")
-values = {"DIM": 180, "HEADS": 6, "WINDOW": 8, "EPS": 1e-5, "C_PAD": 256, "D_PAD": 32, "L_PAD": 64, "PRECISION": "tf32"}
-values |= {"H_PAD": 384, "CHUNK": 64, "BLOCK": 64}
+reader = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+types = {"x_TC": "*bf16", "bias_4KLL": "*fp16"} | dict.fromkeys(["qkv_K3CD", "proj_KDC", "fc1_CH", "fc2_HC"], "*bf16")
+types |= dict.fromkeys(["height", "width", "shift", "num_windows", "num_tokens"], "i32")
+shared = {"HEADS": 6, "WINDOW": 8, "EPS": 1e-5, "L_PAD": 64, "CHUNK": 64, "PRECISION": "tf32"}
+narrow = {"DIM": 60, "C_PAD": 64, "C_MORE": 0, "D_PAD": 16, "H_PAD": 128}
+wide = {"DIM": 180, "C_PAD": 128, "C_MORE": 64, "D_PAD": 32, "H_PAD": 384}
 for kernel in (attention_kernel, mlp_kernel):
-    names = kernel.arg_names
-    signature = {name: "constexpr" if name in values else types.get(name, "*fp32") for name in names}
-    constants = {(names.index(name),): values[name] for name in names if name in values}
-    aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name].startswith("*")}
-    source = ASTSource(kernel, signature, constants, aligned)  # as tensors of PyTorch's are
-    made = compile(source, target=GPUTarget("cuda", 90, 32), options=LAUNCH)
-    assert "wgmma" in made.asm["ptx"]  # the matrix units of Hopper
-    assert made.asm["cubin"]
-    assert made.metadata.shared <= 232448, made.metadata.shared  # bytes that a program may have there
+    for launch in LAUNCHES:
+        for model in (narrow, wide):
+            values = shared | model | {"WINDOWS": launch.windows, "BLOCK": 64 * launch.windows}
+            names = kernel.arg_names
+            signature = {name: "constexpr" if name in values else types.get(name, "*fp32") for name in names}
+            constants = {(names.index(name),): values[name] for name in names if name in values}
+            aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name].startswith("*")}
+            source = ASTSource(kernel, signature, constants, aligned)  # as tensors of PyTorch's are
+            options = {"num_warps": launch.num_warps, "num_stages": launch.num_stages}
+            made = compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+            assert "wgmma" in made.asm["ptx"]  # the matrix units of Hopper
+            assert made.metadata.shared <= 232448, made.metadata.shared  # bytes that a program may have there
+            Path("made.cubin").write_bytes(made.asm["cubin"])
+            usage = subprocess.run([reader, "-res-usage", "made.cubin"], capture_output=True, text=True, check=True).stdout
+            assert "STACK:0 " in usage, (kernel, launch, model, usage)  # no register is spilled
 """
 
 
 def test_the_kernels_compile_for_a_gpu_that_is_not_there(tmp_path):
-    env = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", COMPILE], env=env, capture_output=True, text=True)
+    root = Path(__file__).resolve().parents[2]
+    env = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(root)}
+    done = subprocess.run([sys.executable, "-c", COMPILE], env=env, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
@@ -199,6 +242,7 @@ def test_on_a_gpu_the_compiled_kernels_are_as_exact_as_pytorch(changes):
         rounded = network(**changes).set_body_dtype(torch.bfloat16).cuda()(x)
         truth = model.double()(x.double())
         model.float()
-        found = TritonSwinIR(model, torch.bfloat16)(x)
-    errors = [float((each - truth).square().mean().sqrt()) for each in (found, rounded)]
-    assert errors[0] < 1.2 * errors[1]
+        for launch in LAUNCHES:
+            found = TritonSwinIR(model, torch.bfloat16, launch)(x)
+            errors = [float((each - truth).square().mean().sqrt()) for each in (found, rounded)]
+            assert errors[0] < 1.2 * errors[1]

@@ -16,7 +16,7 @@ from swinir.checkpoint import to_bytes, weights_digest
 from swinir.model import SwinIRConfig
 from swinir.resize import resize
 from swinir.spec import ModelSpec, load_spec
-from swinir.upscaler import Upscaler, choose_device, choose_precision
+from swinir.upscaler import Upscaler
 
 
 def tiny_spec(**changes) -> ModelSpec:
@@ -91,7 +91,7 @@ def test_an_image_comes_out_the_same_whatever_it_is_batched_with(batch):
     assert np.array_equal(up(frames[::-1].copy())[::-1], together)
 
 
-def test_batches_always_have_the_same_shape():
+def test_batches_always_have_the_same_shape(monkeypatch):
     shapes = []
 
     class Watch(nn.Module):
@@ -102,6 +102,10 @@ def test_batches_always_have_the_same_shape():
     up = Upscaler.from_network(Watch(), scale=1, tile=32, batch=4)
     up.upscale(torch.rand(3, 3, 60, 90))
     assert set(shapes) == {(4, 3, 32, 32)}
+    monkeypatch.setattr("swinir.upscaler.BATCH_PIXELS", 2 * 32 * 32)
+    shapes.clear()
+    up.upscale(torch.rand(3, 3, 60, 90))
+    assert set(shapes) == {(2, 3, 32, 32)}
 
 
 def test_grey_pictures_through_rgb_models_and_rgb_through_grey_ones():
@@ -199,43 +203,6 @@ def test_settings_that_cannot_be_are_one_line():
         load_spec("identity", precision="fp16")
     with pytest.raises(ValueError, match="tile must be at least 1"):
         load_spec("identity", tile=0)
-    with pytest.raises(ValueError, match="unknown device 'gpu0'"):
-        choose_device("gpu0")
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_a_device_that_is_not_there_is_said():
-    with pytest.raises(ValueError, match="sees no CUDA device"):
-        choose_device("cuda")
-    assert choose_device("auto").type == "cpu"
-
-
-AMX = {"amx_bf16": True, "avx512_bf16": True, "avx512_fp16": True}
-AMD = {"avx512_bf16": True}
-
-
-@pytest.mark.parametrize(
-    ("processor", "width", "kernel", "expected"),
-    [
-        ({}, 180, "float32", "fp32"),
-        (AMX, 180, "both", "bf16"),
-        (AMX, 60, "both", "bf16"),
-        (AMX, 60, "float32", "fp32"),
-        (AMX, 60, "none", "bf16"),
-        (AMD, 180, "both", "bf16"),
-        (AMD, 60, "both", "bf16"),
-        (AMD, 60, "float32", "fp32"),  # a compiler that knows no AVX-512 BF16
-        (AMD, 60, "none", "bf16"),
-        (AMD, 0, "none", "bf16"),  # training
-        ({"avx512_bf16": True, "avx512_fp16": True}, 180, "both", "fp32"),  # Intel without AMX
-    ],
-)
-def test_bf16_on_a_cpu_only_where_it_is_faster(monkeypatch, processor, width, kernel, expected):
-    monkeypatch.setattr("swinir.upscaler.capabilities", lambda: processor)
-    monkeypatch.setattr("swinir.upscaler.block_kernel", lambda: None if kernel == "none" else kernel)
-    monkeypatch.setattr("swinir.upscaler.multiplies_bfloat16", lambda: kernel == "both")
-    assert choose_precision("auto", torch.device("cpu"), width) == expected
-    assert choose_precision("bf16", torch.device("cpu"), width) == "bf16"
 
 
 @pytest.mark.skipif(not multiplies_bfloat16(), reason="the processor or the compiler does not multiply bfloat16")
