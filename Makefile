@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup demo test test-slow check format clean
+.PHONY: help setup demo test test-slow test-gpu check format clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test: setup  ## Run the tests that need neither a GPU nor minutes
 
 test-slow: setup  ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m 'slow and not gpu'
+
+test-gpu: setup  ## Run the tests that need a CUDA GPU
+	$(BIN)/python -m pytest -m gpu
 
 check: setup  ## Lint, formatting and types
 	$(BIN)/ruff check .

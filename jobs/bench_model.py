@@ -60,6 +60,8 @@ def model(
             f"{row['tflops']:.3f}", f"{row['of_peak']:.2f}",
         )  # fmt: skip
     Console().print(table)
+    if result["rows"][-1]["peak_gib"] is not None:
+        print("GiB of memory: " + ", ".join(f"{row['way']} {row['peak_gib']:.1f}" for row in result["rows"]))
     peaks = ", ".join(f"{name} {value:.3f}" for name, value in result["peak_tflops"].items())
     print(f"{model}, {size}, {result['device']}, {result['threads']} threads, torch {result['torch']}")
     print(f"{result['gmacs']:.2f} G multiply-adds; peak of a matrix product in this run, TFLOP/s: {peaks}")
@@ -76,7 +78,7 @@ def parse_size(text: str) -> tuple[int, int]:
 def measure(
     name: str, size: tuple[int, int], device: str, baselines: list[str], checkout: Path | None, rounds: int
 ) -> dict[str, Any]:
-    """Every way in turn, round after round, on the same picture; the first round warms up and is not counted."""
+    """Every way in turn, round after round, on the same picture, once each is warm."""
     import torch
 
     width, height = size
@@ -84,18 +86,21 @@ def measure(
     target = network.mean.device
     x = picture(network.config.in_chans, width, height).to(target)
     with torch.inference_mode():
-        truth = network(x).double()
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            truth = network(x).double()
+        peaks_gib = {way: warm_up(run, x) for way, (run, _) in ways.items()}
         seconds: dict[str, list[float]] = {way: [] for way in ways}
         outputs: dict[str, Tensor] = {}
-        for _ in range(rounds + 1):
-            for way, (run, _dtype) in ways.items():
+        for _ in range(rounds):
+            for way, (run, _) in ways.items():
+                torch.backends.cudnn.allow_tf32 = True  # PyTorch's default, which Upscaler changes
                 started = time.perf_counter()
                 outputs[way] = run(x)
                 synchronize(target)
                 seconds[way].append(time.perf_counter() - started)
     peaks = {dtype: peak_tflops(dtype, target) for dtype in {dtype for _, dtype in ways.values()}}
     macs = multiply_adds(network, width, height)
-    medians = {way: statistics.median(each[1:]) for way, each in seconds.items()}
+    medians = {way: statistics.median(each) for way, each in seconds.items()}
     rows = []
     for way, (_, dtype) in ways.items():
         error = (outputs[way].to(target).double() - truth).abs()
@@ -103,13 +108,30 @@ def measure(
         rows.append({
             "way": way, "ms": medians[way] * 1e3, "times": next(iter(medians.values())) / medians[way],
             "max_error": float(error.max()), "psnr_db": -10 * float(error.square().mean().clamp_min(1e-30).log10()),
-            "tflops": tflops, "of_peak": tflops / peaks[dtype],
+            "tflops": tflops, "of_peak": tflops / peaks[dtype], "peak_gib": peaks_gib[way],
         })  # fmt: skip
     return {
         "model": name, "size": f"{width}x{height}", "device": device_name(target), "threads": torch.get_num_threads(),
         "torch": torch.__version__, "gmacs": macs / 1e9,
         "peak_tflops": {str(dtype).removeprefix("torch."): peak for dtype, peak in peaks.items()}, "rows": rows,
     }  # fmt: skip
+
+
+def warm_up(run: Callable[[Tensor], Tensor], x: Tensor) -> float | None:
+    """Run it until it does what it will do from then on; on a CUDA device the GiB of memory that this took there."""
+    import torch
+
+    from swinir.graphs import SEEN
+
+    if x.device.type != "cuda":
+        run(x)
+        return None
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(x.device)
+    for _ in range(SEEN + 2):
+        run(x)
+    synchronize(x.device)
+    return torch.cuda.max_memory_reserved(x.device) / 2**30
 
 
 def ways_to_compute(

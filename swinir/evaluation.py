@@ -27,6 +27,7 @@ from swinir.presets import PRESETS
 from swinir.resize import resize_uint8
 
 PUBLISHED = Path(__file__).with_name("published_scores.json")
+MIDDLE = {"denoise": 25, "jpeg": 20}  # of the paper's levels, for models of any
 
 Picture = NDArray[np.uint8]  # (H, W, 3) RGB or (H, W) grey
 Restore = Callable[[Tensor], Tensor]  # (1, C, H, W) float32 in [0, 1], not clamped, to the same of the result's size
@@ -82,8 +83,8 @@ def task_of(model: str, scale: int, in_chans: int, noise: int | None, jpeg: int 
         return Task("sr", scale)
     task = PRESETS[model].task if model in PRESETS else ""
     if noise is None and jpeg is None:
-        level = int(model.rpartition("-")[2]) if task.endswith(("_dn", "_jpeg")) else 0
-        noise, jpeg = (level, None) if task.endswith("_dn") else (None, level) if level else (None, None)
+        level = int(model.rpartition("-")[2]) if task.endswith(("_dn", "_jpeg")) else MIDDLE.get(task)
+        noise, jpeg = (level, None) if task.endswith(("_dn", "denoise")) else (None, level)
     if noise is not None:
         return Task("noise", noise, in_chans == 1)
     if jpeg is not None:

@@ -17,7 +17,7 @@ KEPT = 2  # shapes; the memory that each works in stays its own
 
 
 class Recorded(nn.Module):
-    """What ``network`` computes, recorded for the shapes that come often. For inference; from several threads.
+    """What ``network`` computes, recorded for the shapes that come often. For inference; from several threads, on one stream.
 
     ``network`` must do nothing in a pass that its recording cannot hold: no question to the device, no tensors that something
     else may free. Where a recording fails, this one goes on without.
@@ -26,20 +26,33 @@ class Recorded(nn.Module):
     def __init__(self, network: nn.Module, record: Callable[[nn.Module, Tensor], Pass] | None = None) -> None:
         super().__init__()
         self.network = network
-        self._record = record or recorded
-        self._recording = True
+        self._record: Callable[[nn.Module, Tensor], Pass] | None = record or recorded
+        self._needed = SEEN
         self._seen: Counter[torch.Size] = Counter()
         self._passes: OrderedDict[torch.Size, Pass] = OrderedDict()
         self._lock = threading.Lock()  # a recording has one place for its input
 
     def forward(self, x: Tensor) -> Tensor:
         with self._lock:
-            run: Pass = self._pass_for(x) or self.network
-            try:
-                return run(x)
-            except RuntimeError:
-                self._passes.clear()  # memory ran out, say, and recordings hold much
-                raise
+            run = self._pass_for(x)
+            if run:
+                try:
+                    return run(x)
+                except torch.OutOfMemoryError:
+                    self._give_up()
+            result: Tensor = self.network(x)
+            return result
+
+    def forget(self) -> None:
+        """Give the memory of recordings back."""
+        with self._lock:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        self._passes.clear()
+        self._seen.clear()
+        self._needed *= 4  # or it would go on like this
+        torch.cuda.empty_cache()
 
     def _pass_for(self, x: Tensor) -> Pass | None:
         known = self._passes.get(x.shape)
@@ -47,18 +60,20 @@ class Recorded(nn.Module):
             self._passes.move_to_end(x.shape)
             return known
         self._seen[x.shape] += 1
-        if not self._recording or self._seen[x.shape] <= SEEN:
+        if not self._record or self._seen[x.shape] <= self._needed:
             return None
+        self._seen.clear()
         if len(self._passes) == KEPT:
             self._passes.popitem(last=False)
-        self._seen.clear()
+            self._needed *= 2  # more shapes come often than can be kept
         try:
             made = self._record(self.network, x)
+        except torch.OutOfMemoryError:
+            self._give_up()
+            return None
         except RuntimeError as error:
-            self._recording = False
-            self._passes.clear()
-            reason = " ".join(str(error).split())[:300]
-            logging.getLogger("swinir").warning("SwinIR goes on without CUDA graphs: %s", reason)
+            self._record = None
+            logging.getLogger("swinir").warning("SwinIR goes on without CUDA graphs: %s", " ".join(str(error).split())[:300])
             return None
         self._passes[x.shape] = made
         return made
@@ -69,7 +84,8 @@ def recorded(network: nn.Module, x: Tensor) -> Pass:
 
     Raises RuntimeError where it cannot be recorded, memory runs out or the graph gives something else.
     """
-    with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
+    # The current stream again on the way out: where a recording fails, PyTorch would leave its own.
+    with torch.cuda.device_of(x), torch.cuda.stream(torch.cuda.current_stream()):  # type: ignore[no-untyped-call]
         given = x.clone()
         aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
@@ -77,8 +93,12 @@ def recorded(network: nn.Module, x: Tensor) -> Pass:
             truth = network(given)
         torch.cuda.current_stream().wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            made: Tensor = network(given)
+        try:
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                made: Tensor = network(given)
+        except RuntimeError:
+            torch.cuda.synchronize()
+            raise
 
         def run(x: Tensor) -> Tensor:
             given.copy_(x)

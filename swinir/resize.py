@@ -67,8 +67,8 @@ def weighed(x: Tensor, dim: int, index: Tensor, weights: Tensor) -> Tensor:
     shape = [1] * x.ndim
     shape[dim] = -1
     out: Tensor | None = None
-    for index_k, weight_k in zip(index, weights, strict=True):
-        part = x.index_select(dim, index_k.to(x.device)) * weight_k.to(x).view(shape)
+    for index_k, weight_k in zip(index.to(x.device), weights.to(x), strict=True):
+        part = x.index_select(dim, index_k) * weight_k.view(shape)
         out = part if out is None else out.add_(part)
     assert out is not None
     return out

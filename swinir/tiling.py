@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -86,6 +87,13 @@ def blend_weights(spans: Sequence[Span], overlap: int, scale: int) -> list[Tenso
     return [(raw / total[start * scale : stop * scale]).float() for raw, (start, stop) in zip(raws, spans, strict=True)]
 
 
+@lru_cache(maxsize=32)
+def kept_weights(spans: tuple[Span, ...], overlap: int, scale: int, device: torch.device) -> list[Tensor]:
+    """``blend_weights`` on a device: every frame of a video has the same."""
+    with torch.inference_mode(False):
+        return [weights.to(device) for weights in blend_weights(spans, overlap, scale)]
+
+
 def blended_bands(
     x: Tensor, tile: int, overlap: int, window: int, scale: int, run: Callable[[list[Tensor]], list[Tensor]]
 ) -> Iterator[tuple[int, Tensor]]:
@@ -96,7 +104,7 @@ def blended_bands(
     """
     height, width = x.shape[-2:]
     rows, columns = plan_axis(height, tile, overlap, window), plan_axis(width, tile, overlap, window)
-    row_weights, column_weights = ([w.to(x.device) for w in blend_weights(spans, overlap, scale)] for spans in (rows, columns))
+    row_weights, column_weights = (kept_weights(tuple(spans), overlap, scale, x.device) for spans in (rows, columns))
     rows_of_x = reflected_index(height, rows[-1][1], x.device)
     above: Tensor | None = None  # what the rows of tiles so far add to the one at hand
     for index, (top, bottom) in enumerate(rows):

@@ -92,7 +92,7 @@ def product(
     return y
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["height", "width", "shift", "num_windows"])  # or every size of picture is compiled anew
 def attention_kernel(
     x_TC, qkv_K3CD, bias_4KLL, proj_KDC, proj_bias_C, height, width, shift, num_windows,
     DIM: tl.constexpr, HEADS: tl.constexpr, WINDOW: tl.constexpr, EPS: tl.constexpr, C_PAD: tl.constexpr, C_MORE: tl.constexpr,
@@ -146,7 +146,7 @@ def attention_kernel(
         add(x_TC, places_L, inside_L, C_PAD + tl.arange(0, C_MORE), sum_more_LC, proj_bias_C)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_tokens"])
 def mlp_kernel(
     x_TC, fc1_CH, fc2_HC, fc2_bias_C, num_tokens,
     DIM: tl.constexpr, EPS: tl.constexpr, C_PAD: tl.constexpr, C_MORE: tl.constexpr, H_PAD: tl.constexpr, CHUNK: tl.constexpr,

@@ -24,7 +24,8 @@ from swinir.model import SwinIR
 from swinir.reuse import TileMemory
 from swinir.spec import ModelSpec, build_spec, load_spec
 from swinir.tiling import blended_bands, overlap_for, round_up
-from swinir.triton_blocks import by_triton
+from swinir.triton_blocks import TritonSwinIR
+from swinir.triton_choice import by_triton
 
 # Input pixels that neighbouring tiles share: a body of up to 24 blocks sees less far. With trained lightweight weights 16
 # pixels keep tiled and untiled output 80 dB apart.
@@ -143,9 +144,6 @@ class Upscaler:
         self._batch = batch
         self._smallest_tile = round_up(SMALLEST_TILE, window)
         self.tile = choose_tile(tile, self.device, window)
-        if self.device.type == "cuda":
-            # For the process, as two threads may be computing: cuDNN takes TF32, 10 bits of mantissa, unless told not to.
-            torch.backends.cudnn.allow_tf32 = self.precision != "fp32"
         self.nonfinite_tiles = 0
         self.warn = logging.getLogger("swinir").warning
         self._lock = threading.Lock()
@@ -153,7 +151,7 @@ class Upscaler:
         if isinstance(network, SwinIR):
             with _CPU_LOCK:
                 self._exact, self._network = ways(network, self.device, self.precision)
-        engines = {FusedSwinIR: "compiled blocks", Recorded: "triton"}
+        engines = {FusedSwinIR: "compiled blocks", Recorded: "triton", TritonSwinIR: "triton"}
         self.engine = engines.get(type(self._network), "pytorch")
 
     def __call__(self, lr: Pictures) -> Pictures:
@@ -235,6 +233,9 @@ class Upscaler:
 
     def _halve_tile(self, failed: int) -> None:
         """Use tiles half the length that ran out of memory. Raises MemoryError where that was the smallest."""
+        for module in self._network.modules():
+            if isinstance(module, Recorded):
+                module.forget()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         with self._lock:
@@ -272,6 +273,9 @@ class Upscaler:
         x = x.to(self.device)
         if chans == 1 and self.in_chans == 3:
             x = x.expand(-1, 3, -1, -1)
+        if self.device.type == "cuda":
+            # For the process, and for a recording where it is made: cuDNN takes TF32, 10 bits of mantissa, unless told not to.
+            torch.backends.cudnn.allow_tf32 = network is not self._exact
         with _CPU_LOCK if self.device.type == "cpu" else nullcontext(), torch.inference_mode():
             y: Tensor = network(x)
         if chans == 1 and self.in_chans == 3:

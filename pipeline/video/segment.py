@@ -136,8 +136,8 @@ class SegmentRunner:
 
     def _upscale(self, planes: list[Tensor], index: int, memory: TileMemory | None) -> list[Tensor]:
         encode, source, target = self._job.plan.encode, self._job.plan.source_layout, self._job.plan.target_layout
+        planes = sent(planes, place_for(encode.width * encode.height, self._upscaler.device))
         with self._model_lock, torch.inference_mode():
-            planes = sent(planes, place_for(encode.width * encode.height, self._upscaler.device))
             rgb = turned(self._upscaler.upscale(planes_to_rgb(planes, source)[None], memory)[0], encode.turn)
             rgb = resample(rgb, encode.height, encode.width)
             alpha = alpha_of(planes, source) if target.alpha else None

@@ -37,6 +37,8 @@ from swinir.resize import resize_uint8
         ("denoise-color-50", Task("noise", 50)),
         ("jpeg-gray-10", Task("jpeg", 10, grey=True)),
         ("jpeg-color-40", Task("jpeg", 40)),
+        ("denoise-light", Task("noise", 25)),
+        ("jpeg-light", Task("jpeg", 20)),
     ],
 )
 def test_a_model_says_what_it_is_for(model, task):

@@ -214,3 +214,18 @@ def test_bf16_is_computed_by_the_compiled_blocks():
 def test_importing_the_package_does_not_import_torch():
     code = "import swinir, sys; assert 'torch' not in sys.modules; swinir.SwinIRConfig; assert 'torch' in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_tiles_are_halved_until_memory_holds_them():
+    model, x = network(embed_dim=60, num_heads=(6, 6)), torch.rand(1, 3, 1000, 900)
+    whole = Upscaler.from_network(model, scale=2, device="cuda", precision="fp32", tile=1024).upscale(x)
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(1.5 * 2**30 / torch.cuda.get_device_properties("cuda").total_memory)
+    try:
+        up = Upscaler.from_network(model, scale=2, device="cuda", precision="fp32", tile=1024)
+        tiled = up.upscale(x)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert up.tile < 1024
+    assert psnr(tiled.numpy(), whole.numpy(), 1.0) > 50
