@@ -207,10 +207,16 @@ def _community_presets() -> list[Preset]:
 
 def _own_presets() -> list[Preset]:
     """Trained for this project, and nowhere else to be had."""
-    return [
+    enlarging = [
         Preset(name=f"real-light-x{scale}", task="real", scale=scale, config=published_config("lightweight", "S", scale))
         for scale in (2, 4)
     ]
+    # The window is 8 for both: they began at the body of real-light-x2.
+    cleaning = [
+        Preset(name=f"{task}-light", task=task, scale=1, config=published_config("color_dn", "S", 1))
+        for task in ("denoise", "jpeg")
+    ]
+    return [*enlarging, *cleaning]
 
 
 def _baseline_presets() -> list[Preset]:
