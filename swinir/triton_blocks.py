@@ -1,4 +1,4 @@
-"""SwinIR on a GPU with each block as two Triton kernels."""
+"""SwinIR on a GPU with each block as two Triton kernels or as one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TritonSwinIR(SwinIR):
     ``attention`` and ``mlp`` say how each of the two is launched. Raises ImportError without Triton.
     """
 
-    def __init__(self, network: SwinIR, dtype: torch.dtype, attention: Launch = LAUNCHES[0], mlp: Launch = LAUNCHES[0]) -> None:
+    def __init__(self, network: SwinIR, dtype: torch.dtype, attention: Launch = LAUNCHES[0], mlp: Launch | None = None) -> None:
         torch.nn.Module.__init__(self)
         rounded = copy.deepcopy(network).set_body_dtype(dtype)
         self.__dict__.update(rounded.to(memory_format=torch.channels_last).__dict__)  # type: ignore[call-overload]
@@ -63,8 +63,9 @@ class TritonSwinIR(SwinIR):
             # Triton launches on the current device, wherever the tensors are.
             with torch.cuda.device_of(y_BHWC):  # type: ignore[no-untyped-call]
                 for block in blocks:
-                    block.attend(y_BHWC, self.attention)
-                    block.mix(y_BHWC, self.mlp)
+                    block.attend(y_BHWC, self.attention, whole=self.mlp is None)
+                    if self.mlp:
+                        block.mix(y_BHWC, self.mlp)
             x_BHWC = x_BHWC + conv(y_BHWC.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return F.pad(self.norm(x_BHWC[..., : self._dim]).to(dtype), (0, more)).permute(0, 3, 1, 2)
 
@@ -129,20 +130,22 @@ class PackedBlock:
         self._bias = bias if dtype == torch.float32 else bias.clamp(min=torch.finfo(torch.float16).min).half()
         self._proj_bias, self._fc2_bias = (F.pad(each, (0, c + more - dim)) for each in (proj_bias, fc2_bias))
 
-    def attend(self, x_BHWC: Tensor, launch: Launch) -> None:
-        """(B, H, W, C), contiguous, H and W whole windows; changed in place."""
+    def attend(self, x_BHWC: Tensor, launch: Launch, *, whole: bool) -> None:
+        """(B, H, W, C), contiguous, H and W whole windows; changed in place, by the MLP too if ``whole``."""
         batch, height, width, _ = x_BHWC.shape
         dim, heads, window, eps = self._shape
-        c, more, d, _ = self._padded
+        c, more, d, h = self._padded
         num_windows = batch * (height // window) * (width // window)
         self._attention[(-(-num_windows // launch.windows),)](
-            x_BHWC, self._qkv, self._bias, self._proj, self._proj_bias, height, width, self._shift, num_windows,
+            x_BHWC, self._qkv, self._bias, self._proj, self._proj_bias, self._fc1, self._fc2, self._fc2_bias,
+            height, width, self._shift, num_windows,
             DIM=dim, HEADS=heads, WINDOW=window, EPS=eps, C_PAD=c, C_MORE=more, D_PAD=d, L_PAD=TOKENS, WINDOWS=launch.windows,
-            PRECISION=self._precision, num_warps=launch.num_warps, num_stages=launch.num_stages,
+            PRECISION=self._precision, H_PAD=h, CHUNK=CHUNK, WHOLE=whole,
+            num_warps=launch.num_warps, num_stages=launch.num_stages,
         )  # fmt: skip
 
     def mix(self, x_BHWC: Tensor, launch: Launch) -> None:
-        """The MLP of the same."""
+        """The MLP alone."""
         dim, _, _, eps = self._shape
         c, more, _, h = self._padded
         num_tokens, block = x_BHWC.numel() // (c + more), TOKENS * launch.windows

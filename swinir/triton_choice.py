@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -30,11 +31,11 @@ log = logging.getLogger("swinir")
 
 
 class Choice(NamedTuple):
-    """How the two kernels are launched, and whether passes are recorded as CUDA graphs."""
+    """How the two kernels are launched, or the one, and whether passes are recorded as CUDA graphs."""
 
     attention: Launch
-    mlp: Launch
-    graphs: bool
+    mlp: Launch | None
+    graphs: bool = True
 
 
 def by_triton(network: SwinIR, rounded: SwinIR, cache: Path | None = None) -> nn.Module:
@@ -54,7 +55,7 @@ def by_triton(network: SwinIR, rounded: SwinIR, cache: Path | None = None) -> nn
         choice = once(path, lambda: fastest(network, rounded))
         if choice is None:
             return rounded
-        faster = checked(network, rounded, choice.attention, choice.mlp)
+        faster = checked(network, rounded, choice)
         return Recorded(faster) if choice.graphs else faster
     # A compiler that knows not this processor, a launch that wants more memory than it has: they fail in many ways.
     except Exception as error:  # noqa: BLE001
@@ -71,15 +72,17 @@ def by_triton(network: SwinIR, rounded: SwinIR, cache: Path | None = None) -> nn
 def fastest(network: SwinIR, rounded: SwinIR) -> Choice | None:
     """The launches that take the least time among those that work; None where PyTorch takes less or hardly more.
 
-    Raises whatever the kernels fail with where none works, and ArithmeticError where their result is another.
+    Raises what the kernels fail with where none works, and ArithmeticError where their result is another.
     """
     device = network.mean.device
     faster = TritonSwinIR(network, torch.bfloat16)
     features = torch.rand((1, TIMED_SIZE, TIMED_SIZE, faster.width), dtype=torch.bfloat16, device=device)
     block = faster.groups[0][0][0]
-    attention = quickest(lambda launch: block.attend(features, launch))
-    mlp = quickest(lambda launch: block.mix(features, launch))
-    faster = checked(network, rounded, attention, mlp)
+    attention, attention_ms = quickest(lambda launch: block.attend(features, launch, whole=False))
+    mlp, mlp_ms = quickest(lambda launch: block.mix(features, launch))
+    both, both_ms = quickest(lambda launch: block.attend(features, launch, whole=True))
+    choice = Choice(both, None) if both_ms < attention_ms + mlp_ms else Choice(attention, mlp)
+    faster = checked(network, rounded, choice)
     x = torch.rand((1, network.config.in_chans, TIMED_SIZE, TIMED_SIZE), device=device)
     run: Pass = faster
     try:
@@ -87,27 +90,24 @@ def fastest(network: SwinIR, rounded: SwinIR) -> Choice | None:
     except RuntimeError as error:
         log.warning("SwinIR goes on without CUDA graphs: %s", brief(error))
     ratio = milliseconds(lambda: run(x)) / milliseconds(lambda: rounded(x))
-    return Choice(attention, mlp, graphs=run is not faster) if ratio < MARGIN else None
+    return choice._replace(graphs=run is not faster) if ratio < MARGIN else None
 
 
-def quickest(run: Callable[[Launch], None]) -> Launch:
-    """The launch with which ``run`` takes the least time. Raises what the last failed with where all do."""
-    failure: Exception | None = None
-    times: dict[Launch, float] = {}
+def quickest(run: Callable[[Launch], None]) -> tuple[Launch, float]:
+    """The launch with which ``run`` takes the fewest milliseconds, and those; infinitely many where it fails with each."""
+    times = dict.fromkeys(LAUNCHES, math.inf)
     for launch in LAUNCHES:
         try:
             times[launch] = milliseconds(lambda launch=launch: run(launch))  # type: ignore[misc]
         except Exception as error:  # noqa: BLE001 - in many ways, as above
             log.info("a Triton kernel with %s: %s", launch, brief(error))
-            failure = error
-    if failure and not times:
-        raise failure
-    return min(times, key=times.__getitem__)
+    best = min(times, key=times.__getitem__)
+    return best, times[best]
 
 
-def checked(network: SwinIR, rounded: SwinIR, attention: Launch, mlp: Launch) -> TritonSwinIR:
+def checked(network: SwinIR, rounded: SwinIR, choice: Choice) -> TritonSwinIR:
     """``rounded`` by the kernels. Raises ArithmeticError where the result is another."""
-    faster = TritonSwinIR(network, torch.bfloat16, attention, mlp)
+    faster = TritonSwinIR(network, torch.bfloat16, choice.attention, choice.mlp)
     if not agrees(network, rounded, faster):
         raise ArithmeticError("they differ from PyTorch on this machine")
     return faster
@@ -142,7 +142,7 @@ def once(path: Path, find: Callable[[], Choice | None]) -> Choice | None:
             return find()
         with suppress(OSError, ValueError, TypeError, LookupError):  # none, or none that can be read
             kept = json.loads(path.read_text())
-            return kept and Choice(Launch(*kept[0]), Launch(*kept[1]), bool(kept[2]))
+            return kept and Choice(Launch(*kept[0]), Launch(*kept[1]) if kept[1] else None, bool(kept[2]))
         found = find()
         with suppress(OSError):
             part = path.with_suffix(".part")

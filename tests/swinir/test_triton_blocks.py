@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -50,7 +51,7 @@ def test_the_kernels_match_the_goldens(path):
 
 
 @interpreted
-@pytest.mark.parametrize("windows", sorted({launch.windows for launch in LAUNCHES}))
+@pytest.mark.parametrize(("windows", "whole"), [(1, True), (2, False)])
 @pytest.mark.parametrize(
     ("size", "changes"),
     [
@@ -62,10 +63,11 @@ def test_the_kernels_match_the_goldens(path):
         ((1, 8, 16), {"embed_dim": 64}),  # heads of 32: one more fills what would hold them
     ],
 )
-def test_any_size_and_shape(size, changes, windows):
+def test_any_size_and_shape(size, changes, windows, whole):
     model, x = network(**changes), torch.rand(size[0], 3, *size[1:])
     with torch.inference_mode():
-        found = TritonSwinIR(model, torch.float32, Launch(4, 1, windows), Launch(4, 1, windows))(x)
+        launch = Launch(4, 1, windows)
+        found = TritonSwinIR(model, torch.float32, launch, None if whole else launch)(x)
         torch.testing.assert_close(found.double(), model.double()(x.double()), rtol=0, atol=1e-5)
 
 
@@ -113,12 +115,13 @@ reader = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 types = {"x_TC": "*bf16", "bias_4KLL": "*fp16"} | dict.fromkeys(["qkv_K3CD", "proj_KDC", "fc1_CH", "fc2_HC"], "*bf16")
 types |= dict.fromkeys(["height", "width", "shift", "num_windows", "num_tokens"], "i32")
 shared = {"HEADS": 6, "WINDOW": 8, "EPS": 1e-5, "L_PAD": 64, "CHUNK": 64, "PRECISION": "tf32"}
+cases = [(attention_kernel, False), (attention_kernel, True), (mlp_kernel, False)]
 narrow = {"DIM": 60, "C_PAD": 64, "C_MORE": 0, "D_PAD": 16, "H_PAD": 128}
 wide = {"DIM": 180, "C_PAD": 128, "C_MORE": 64, "D_PAD": 32, "H_PAD": 384}
-for kernel in (attention_kernel, mlp_kernel):
+for kernel, whole in cases:
     for launch in LAUNCHES:
-        for model in (narrow, wide):
-            values = shared | model | {"WINDOWS": launch.windows, "BLOCK": 64 * launch.windows}
+        for model in (narrow, wide) if not whole else (narrow,):  # the wide one spills then
+            values = shared | model | {"WINDOWS": launch.windows, "BLOCK": 64 * launch.windows, "WHOLE": whole}
             names = kernel.arg_names
             signature = {name: "constexpr" if name in values else types.get(name, "*fp32") for name in names}
             constants = {(names.index(name),): values[name] for name in names if name in values}
@@ -150,7 +153,7 @@ def test_on_a_gpu_the_compiled_kernels_are_as_exact_as_pytorch(changes):
         rounded = network(**changes).set_body_dtype(torch.bfloat16).cuda()(x)
         truth = model.double()(x.double())
         model.float()
-        for launch in LAUNCHES:
-            found = TritonSwinIR(model, torch.bfloat16, launch, launch)(x)
+        for launch, whole in itertools.product(LAUNCHES, (True, False)):
+            found = TritonSwinIR(model, torch.bfloat16, launch, None if whole else launch)(x)
             errors = [float((each - truth).square().mean().sqrt()) for each in (found, rounded)]
             assert errors[0] < 1.2 * errors[1]
