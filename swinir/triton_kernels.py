@@ -1,4 +1,4 @@
-"""A Swin transformer layer as Triton kernels: window attention, and the MLP, each with its LayerNorm and its skip; or all in one.
+"""A Swin transformer layer as Triton kernels: window attention, and the MLP, each with its LayerNorm and its skip; or in one.
 
 Axes: T tokens of the image in raster order, L tokens of the WINDOWS windows that one program takes (L_PAD of each), C channels,
 K heads, D channels a head (padded to D_PAD), H hidden channels (padded to H_PAD). Matrix units take powers of two, so channels

@@ -83,6 +83,17 @@ def test_bfloat16_costs_what_it_does_in_pytorch(bfloat16_products, width):
     assert 0 < errors[0] < 2.5 * errors[1]  # the interpreter cuts off what a GPU rounds to nearest
 
 
+@interpreted
+@pytest.mark.parametrize("offset", [500.0, -500.0])
+def test_scores_beyond_what_float32_holds_come_out_as_no_number_and_not_as_a_wrong_one(offset):
+    model, x = network(), torch.rand(1, 3, 8, 16)
+    for name, parameter in model.named_parameters():
+        if name.endswith("relative_position_bias_table"):
+            parameter.data += offset  # which a softmax does not see
+    with torch.inference_mode(), np.errstate(all="ignore"):
+        assert not TritonSwinIR(model, torch.float32)(x).isfinite().any()
+
+
 def test_the_network_itself_is_left_as_it_was():
     model = network()
     TritonSwinIR(model, torch.bfloat16)
