@@ -59,13 +59,15 @@ class TritonSwinIR(SwinIR):
         # Channels last all the way, so that nothing is copied to change the layout.
         x_BHWC = F.pad(self.patch_embed.norm(shallow.to(dtype).permute(0, 2, 3, 1).contiguous()).to(dtype), (0, more))
         for blocks, conv in self.groups:
-            y_BHWC = x_BHWC.clone(memory_format=torch.contiguous_format)
+            x_BHWC = before = x_BHWC.contiguous()  # as it is already
+            y_BHWC = torch.empty_like(x_BHWC)
             # Triton launches on the current device, wherever the tensors are.
             with torch.cuda.device_of(y_BHWC):  # type: ignore[no-untyped-call]
                 for block in blocks:
-                    block.attend(y_BHWC, self.attention, whole=self.mlp is None)
+                    block.attend(before, y_BHWC, self.attention, whole=self.mlp is None)
                     if self.mlp:
                         block.mix(y_BHWC, self.mlp)
+                    before = y_BHWC
             x_BHWC = x_BHWC + conv(y_BHWC.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return F.pad(self.norm(x_BHWC[..., : self._dim]).to(dtype), (0, more)).permute(0, 3, 1, 2)
 
@@ -130,14 +132,14 @@ class PackedBlock:
         self._bias = bias if dtype == torch.float32 else bias.clamp(min=torch.finfo(torch.float16).min).half()
         self._proj_bias, self._fc2_bias = (F.pad(each, (0, c + more - dim)) for each in (proj_bias, fc2_bias))
 
-    def attend(self, x_BHWC: Tensor, launch: Launch, *, whole: bool) -> None:
-        """(B, H, W, C), contiguous, H and W whole windows; changed in place, by the MLP too if ``whole``."""
+    def attend(self, x_BHWC: Tensor, out_BHWC: Tensor, launch: Launch, *, whole: bool) -> None:
+        """(B, H, W, C), contiguous, H and W whole windows, into such another or itself; through the MLP too if ``whole``."""
         batch, height, width, _ = x_BHWC.shape
         dim, heads, window, eps = self._shape
         c, more, d, h = self._padded
         num_windows = batch * (height // window) * (width // window)
         self._attention[(-(-num_windows // launch.windows),)](
-            x_BHWC, self._qkv, self._bias, self._proj, self._proj_bias, self._fc1, self._fc2, self._fc2_bias,
+            x_BHWC, out_BHWC, self._qkv, self._bias, self._proj, self._proj_bias, self._fc1, self._fc2, self._fc2_bias,
             height, width, self._shift, num_windows,
             DIM=dim, HEADS=heads, WINDOW=window, EPS=eps, C_PAD=c, C_MORE=more, D_PAD=d, L_PAD=TOKENS, WINDOWS=launch.windows,
             PRECISION=self._precision, H_PAD=h, CHUNK=CHUNK, WHOLE=whole,
@@ -145,7 +147,7 @@ class PackedBlock:
         )  # fmt: skip
 
     def mix(self, x_BHWC: Tensor, launch: Launch) -> None:
-        """The MLP alone."""
+        """The MLP alone, in place."""
         dim, _, _, eps = self._shape
         c, more, _, h = self._padded
         num_tokens, block = x_BHWC.numel() // (c + more), TOKENS * launch.windows

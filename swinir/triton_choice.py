@@ -78,9 +78,9 @@ def fastest(network: SwinIR, rounded: SwinIR) -> Choice | None:
     faster = TritonSwinIR(network, torch.bfloat16)
     features = torch.rand((1, TIMED_SIZE, TIMED_SIZE, faster.width), dtype=torch.bfloat16, device=device)
     block = faster.groups[0][0][0]
-    attention, attention_ms = quickest(lambda launch: block.attend(features, launch, whole=False))
+    attention, attention_ms = quickest(lambda launch: block.attend(features, features, launch, whole=False))
     mlp, mlp_ms = quickest(lambda launch: block.mix(features, launch))
-    both, both_ms = quickest(lambda launch: block.attend(features, launch, whole=True))
+    both, both_ms = quickest(lambda launch: block.attend(features, features, launch, whole=True))
     choice = Choice(both, None) if both_ms < attention_ms + mlp_ms else Choice(attention, mlp)
     faster = checked(network, rounded, choice)
     x = torch.rand((1, network.config.in_chans, TIMED_SIZE, TIMED_SIZE), device=device)

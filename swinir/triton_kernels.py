@@ -177,12 +177,12 @@ def mlp(
 
 @triton.jit(do_not_specialize=["height", "width", "shift", "num_windows"])  # or every size of picture is compiled anew
 def attention_kernel(
-    x_TC, qkv_K3CD, bias_4KLL, proj_KDC, proj_bias_C, fc1_CH, fc2_HC, fc2_bias_C, height, width, shift, num_windows,
+    x_TC, out_TC, qkv_K3CD, bias_4KLL, proj_KDC, proj_bias_C, fc1_CH, fc2_HC, fc2_bias_C, height, width, shift, num_windows,
     DIM: tl.constexpr, HEADS: tl.constexpr, WINDOW: tl.constexpr, EPS: tl.constexpr, C_PAD: tl.constexpr, C_MORE: tl.constexpr,
     D_PAD: tl.constexpr, L_PAD: tl.constexpr, WINDOWS: tl.constexpr, PRECISION: tl.constexpr, H_PAD: tl.constexpr,
     CHUNK: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
-    """x += proj(attention(norm(x))) for the windows of a program, one or two, in place: every token is in exactly one.
+    """out = x + proj(attention(norm(x))) for the windows of a program, one or two; in place too: every token is in exactly one.
 
     ``shift`` moves the grid (Swin paper, figure 4) by index arithmetic. ``bias_4KLL``, queries by keys, is the position bias
     with the masks of interior, right, bottom and corner windows, or, unshifted, the bias alone. If WHOLE, what ``mlp_kernel``
@@ -214,7 +214,7 @@ def attention_kernel(
         z_LC, more_z_LC = normalized(x_LC, more_LC, DTYPE, DIM, EPS, C_PAD, C_MORE)
         y_LC, more_y_LC = mlp(z_LC, more_z_LC, fc1_CH, fc2_HC, WINDOWS * L_PAD, C_PAD, C_MORE, H_PAD, CHUNK, PRECISION)
         x_LC, more_LC = add_all(x_LC, more_LC, y_LC, more_y_LC, fc2_bias_C, C_PAD, C_MORE)
-    write_all(x_TC, places_L, inside_L, x_LC, more_LC, C_PAD, C_MORE)
+    write_all(out_TC, places_L, inside_L, x_LC, more_LC, C_PAD, C_MORE)
 
 
 @triton.jit(do_not_specialize=["num_tokens"])

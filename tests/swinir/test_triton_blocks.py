@@ -123,7 +123,7 @@ from swinir.triton_blocks import LAUNCHES
 from swinir.triton_kernels import attention_kernel, mlp_kernel
 
 reader = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-types = {"x_TC": "*bf16", "bias_4KLL": "*fp16"} | dict.fromkeys(["qkv_K3CD", "proj_KDC", "fc1_CH", "fc2_HC"], "*bf16")
+types = dict.fromkeys(["x_TC", "out_TC", "qkv_K3CD", "proj_KDC", "fc1_CH", "fc2_HC"], "*bf16") | {"bias_4KLL": "*fp16"}
 types |= dict.fromkeys(["height", "width", "shift", "num_windows", "num_tokens"], "i32")
 shared = {"HEADS": 6, "WINDOW": 8, "EPS": 1e-5, "L_PAD": 64, "CHUNK": 64, "PRECISION": "tf32"}
 cases = [(attention_kernel, False), (attention_kernel, True), (mlp_kernel, False)]

@@ -21,7 +21,7 @@ class Block:
     def __init__(self):
         self.ran = None
 
-    def attend(self, x, launch, *, whole):
+    def attend(self, x, out, launch, *, whole):
         self.ran = ("whole" if whole else "attention", launch)
 
     def mix(self, x, launch):
