@@ -118,7 +118,7 @@ def measure(
 
 
 def warm_up(run: Callable[[Tensor], Tensor], x: Tensor) -> float | None:
-    """Run it until it does what it will do from then on; on a CUDA device the GiB of memory that this took there."""
+    """Run it until it does what it will do from then on; the GiB that this took on a CUDA device, but for the weights."""
     import torch
 
     from swinir.graphs import SEEN
@@ -127,11 +127,12 @@ def warm_up(run: Callable[[Tensor], Tensor], x: Tensor) -> float | None:
         run(x)
         return None
     torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved(x.device)  # by other ways, and by this one's weights
     torch.cuda.reset_peak_memory_stats(x.device)
     for _ in range(SEEN + 2):
         run(x)
     synchronize(x.device)
-    return torch.cuda.max_memory_reserved(x.device) / 2**30
+    return (torch.cuda.max_memory_reserved(x.device) - before) / 2**30
 
 
 def ways_to_compute(

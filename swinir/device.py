@@ -16,12 +16,16 @@ SMALL_GPU_BYTES = 15 << 30  # of memory: less than this is a small one; a pass o
 NARROW = 64  # channels
 SMALLEST_TILE = 32  # rounded up to whole windows
 DEVICE_PIXELS = 64 << 20  # larger results stay in host memory, and only their tiles go to the device
+BYTES_PER_PIXEL = 256  # of a device's memory, that it must have for results to be held there
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
 
 
 def place_for(num_pixels: int, device: torch.device) -> torch.device:
     """Where to hold pictures whose results have that many pixels: ``device``, or the host's memory."""
-    return device if num_pixels <= DEVICE_PIXELS else torch.device("cpu")
+    most = DEVICE_PIXELS
+    if device.type == "cuda" and torch.cuda.is_available():
+        most = min(most, torch.cuda.get_device_properties(device).total_memory // BYTES_PER_PIXEL)
+    return device if num_pixels <= most else torch.device("cpu")
 
 
 def choose_device(name: str) -> torch.device:

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ Pass = Callable[[Tensor], Tensor]
 
 SEEN = 4  # passes of a shape before it is recorded: pictures come in many sizes, the frames of a video in one
 KEPT = 2  # shapes; the memory that each works in stays its own
+MOST_SAMPLES = 16 << 20  # of an input: what takes longer hides what the host does
 
 
 class Recorded(nn.Module):
@@ -36,17 +38,18 @@ class Recorded(nn.Module):
         with self._lock:
             run = self._pass_for(x)
             if run:
-                try:
+                with suppress(torch.OutOfMemoryError):
                     return run(x)
-                except torch.OutOfMemoryError:
-                    self._give_up()
+                run = None  # or its memory would stay
+                self._give_up()
             result: Tensor = self.network(x)
             return result
 
     def forget(self) -> None:
         """Give the memory of recordings back."""
         with self._lock:
-            self._give_up()
+            if self._passes:
+                self._give_up()
 
     def _give_up(self) -> None:
         self._passes.clear()
@@ -59,6 +62,8 @@ class Recorded(nn.Module):
         if known is not None:
             self._passes.move_to_end(x.shape)
             return known
+        if x.numel() > MOST_SAMPLES:
+            return None
         self._seen[x.shape] += 1
         if not self._record or self._seen[x.shape] <= self._needed:
             return None
@@ -73,7 +78,7 @@ class Recorded(nn.Module):
             return None
         except RuntimeError as error:
             self._record = None
-            logging.getLogger("swinir").warning("SwinIR goes on without CUDA graphs: %s", " ".join(str(error).split())[:300])
+            logging.getLogger("swinir").warning("SwinIR goes on without CUDA graphs: %s", brief(error))
             return None
         self._passes[x.shape] = made
         return made
@@ -94,7 +99,7 @@ def recorded(network: nn.Module, x: Tensor) -> Pass:
         torch.cuda.current_stream().wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"):
                 made: Tensor = network(given)
         except RuntimeError:
             torch.cuda.synchronize()
@@ -105,6 +110,12 @@ def recorded(network: nn.Module, x: Tensor) -> Pass:
             graph.replay()
             return made.clone()
 
+        made.zero_()  # a graph that holds nothing would pass
         if not torch.allclose(run(x), truth, rtol=0, atol=1e-2, equal_nan=True):
             raise RuntimeError("a graph gives another result than what it recorded")
         return run
+
+
+def brief(error: Exception) -> str:
+    """In one line."""
+    return " ".join(str(error).split())[:300]

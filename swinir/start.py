@@ -59,11 +59,11 @@ def start_at(model: SwinIR, weights: Mapping[str, Tensor]) -> None:
     taken = {name: value for name, value in weights.items() if name.startswith(BODY)}
     head = {name: value for name, value in weights.items() if name not in taken}
     kept = {name: value for name, value in own.items() if not name.startswith(BODY)}
-    if {name: value.shape for name, value in head.items()} == {name: value.shape for name, value in kept.items()}:
-        kept = head
-    elif model.config.upsampler == "pixelshuffledirect" and head.keys() == kept.keys():
-        kept = repeated(head, model) or kept
     try:
+        if {name: value.shape for name, value in head.items()} == {name: value.shape for name, value in kept.items()}:
+            kept = head
+        elif model.config.upsampler == "pixelshuffledirect" and head.keys() == kept.keys():
+            kept = repeated(head, model) or kept
         model.load_state_dict(taken | kept)
     except RuntimeError as error:
         raise ValueError(f"the weights to begin at are not of this architecture: {error}") from error

@@ -17,7 +17,7 @@ from filelock import FileLock
 from torch import nn
 
 from swinir.blocks import TOKENS
-from swinir.graphs import Pass, Recorded, recorded
+from swinir.graphs import Pass, Recorded, brief, recorded
 from swinir.model import SwinIR
 from swinir.triton_blocks import LAUNCHES, Launch, TritonSwinIR
 from swinir.weights import default_cache
@@ -52,11 +52,12 @@ def by_triton(network: SwinIR, rounded: SwinIR, cache: Path | None = None) -> nn
         sources = [Path(__file__).with_name(file).read_text() for file in SOURCES]
         facts = json.dumps([name, torch.__version__, repr(network.config), *sources])
         path = (cache or default_cache()) / "kernels" / f"triton-{hashlib.sha256(facts.encode()).hexdigest()[:16]}.json"
-        choice = once(path, lambda: fastest(network, rounded))
-        if choice is None:
-            return rounded
-        faster = checked(network, rounded, choice)
-        return Recorded(faster) if choice.graphs else faster
+        with torch.cuda.device_of(network.mean):  # type: ignore[no-untyped-call]  # or Triton times another GPU
+            choice = once(path, lambda: fastest(network, rounded))
+            if choice is None:
+                return rounded
+            faster = checked(network, rounded, choice)
+            return Recorded(faster) if choice.graphs else faster
     # A compiler that knows not this processor, a launch that wants more memory than it has: they fail in many ways.
     except Exception as error:  # noqa: BLE001
         if device.type == "cuda":
@@ -72,8 +73,10 @@ def by_triton(network: SwinIR, rounded: SwinIR, cache: Path | None = None) -> nn
 def fastest(network: SwinIR, rounded: SwinIR) -> Choice | None:
     """The launches that take the least time among those that work; None where PyTorch takes less or hardly more.
 
-    Raises what the kernels fail with where none works, and ArithmeticError where their result is another.
+    Raises what the kernels fail with where none works, ArithmeticError where their result is another, and OutOfMemoryError
+    where there was too little memory to find out.
     """
+    log.warning("SwinIR tries its Triton kernels on this GPU, once; that takes a minute or two")
     device = network.mean.device
     faster = TritonSwinIR(network, torch.bfloat16)
     features = torch.rand((1, TIMED_SIZE, TIMED_SIZE, faster.width), dtype=torch.bfloat16, device=device)
@@ -87,6 +90,8 @@ def fastest(network: SwinIR, rounded: SwinIR) -> Choice | None:
     run: Pass = faster
     try:
         run = recorded(faster, x)
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         log.warning("SwinIR goes on without CUDA graphs: %s", brief(error))
     ratio = milliseconds(lambda: run(x)) / milliseconds(lambda: rounded(x))
@@ -99,6 +104,8 @@ def quickest(run: Callable[[Launch], None]) -> tuple[Launch, float]:
     for launch in LAUNCHES:
         try:
             times[launch] = milliseconds(lambda launch=launch: run(launch))  # type: ignore[misc]
+        except torch.OutOfMemoryError:
+            raise  # which says nothing about the launch
         except Exception as error:  # noqa: BLE001 - in many ways, as above
             log.info("a Triton kernel with %s: %s", launch, brief(error))
     best = min(times, key=times.__getitem__)
@@ -149,8 +156,3 @@ def once(path: Path, find: Callable[[], Choice | None]) -> Choice | None:
             part.write_text(json.dumps(found))
             os.replace(part, path)
         return found
-
-
-def brief(error: Exception) -> str:
-    """In one line."""
-    return " ".join(str(error).split())[:300]

@@ -136,8 +136,8 @@ def attention(
 ):  # fmt: skip
     """Window attention and its projection, of what is normalized; without the bias of the projection.
 
-    The softmax does without the largest score: float32 holds 2 to the 127th. Where that is too little for some network, what
-    comes out is not finite, and is computed again in another way.
+    The softmax does without the largest score: float32 holds 2 to the 127th. Where that is too little for some network, or a
+    row has nothing but tiny weights, what comes out is no number, and is computed again in another way.
     """
     ALL: tl.constexpr = C_PAD + C_MORE
     DTYPE = x_LC.dtype
@@ -154,6 +154,7 @@ def attention(
             scores_LL = tl.where(together, scores_LL, float("-inf"))
         out_LD = tl.dot(tl.exp2(scores_LL).to(DTYPE), v_LD, input_precision=PRECISION)
         total_L = tl.sum(tl.where(tl.arange(0, D_PAD) == DIM // HEADS, out_LD, 0.0), 1)
+        total_L = tl.where(total_L > 1e-30, total_L, float("nan"))
         out_LD = (out_LD * (1 / total_L)[:, None]).to(DTYPE)
         proj_DC = proj_KDC + head * D_PAD * ALL
         sum_LC, sum_more_LC = add_product(sum_LC, sum_more_LC, out_LD, proj_DC, D_PAD, C_PAD, C_MORE, PRECISION)

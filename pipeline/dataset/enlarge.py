@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from typing import Any
 
@@ -200,8 +201,10 @@ def _through_model(
             on_band()
 
     x = torch.from_numpy(np.moveaxis(pixels, -1, 1))
-    place = place_for(len(pixels) * shape[0] * shape[1], upscaler.device)
-    upscaler.stream(as_floats(x.to(place)) if place.type == "cuda" else x, add)
+    if (place := place_for(len(pixels) * shape[0] * shape[1], upscaler.device)).type == "cuda":
+        with suppress(torch.OutOfMemoryError):  # then tiles go there one by one
+            x = x.to(place) if x.dtype == torch.uint8 else as_floats(x.to(place))
+    upscaler.stream(x, add)
 
 
 def _storing(out: Pixels) -> Store:

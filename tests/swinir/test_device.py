@@ -60,6 +60,9 @@ def test_tiles_are_as_large_as_memory_allows(monkeypatch, memory_gib, tile):
     assert choose_tile(None, CPU, 7) == 252
 
 
-def test_large_results_stay_with_the_host():
-    assert place_for(DEVICE_PIXELS, CUDA) == CUDA
-    assert place_for(DEVICE_PIXELS + 1, CUDA) == CPU
+@pytest.mark.parametrize(("memory_gib", "most"), [(80, DEVICE_PIXELS), (8, 32 << 20)])
+def test_large_results_stay_with_the_host(monkeypatch, memory_gib, most):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=memory_gib << 30))
+    assert place_for(most, CUDA) == CUDA
+    assert place_for(most + 1, CUDA) == CPU

@@ -56,7 +56,7 @@ def test_twice_the_scale_begins_at_every_pixel_repeated(weights):
     torch.testing.assert_close(model(x), repeated, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("changes", [{"embed_dim": 24}, {"depths": (2,), "num_heads": (2,)}])
+@pytest.mark.parametrize("changes", [{"embed_dim": 24}, {"depths": (2,), "num_heads": (2,)}, {"in_chans": 1, "upscale": 4}])
 def test_another_body_is_refused(weights, changes):
     with pytest.raises(ValueError, match="not of this architecture"):
         start_at(model_of(**changes), weights)

@@ -84,7 +84,7 @@ def test_bfloat16_costs_what_it_does_in_pytorch(bfloat16_products, width):
 
 
 @interpreted
-@pytest.mark.parametrize("offset", [500.0, -500.0])
+@pytest.mark.parametrize("offset", [500.0, -500.0, -78.0])
 def test_scores_beyond_what_float32_holds_come_out_as_no_number_and_not_as_a_wrong_one(offset):
     model, x = network(), torch.rand(1, 3, 8, 16)
     for name, parameter in model.named_parameters():
@@ -165,6 +165,9 @@ def test_on_a_gpu_the_compiled_kernels_are_as_exact_as_pytorch(changes):
         truth = model.double()(x.double())
         model.float()
         for launch, whole in itertools.product(LAUNCHES, (True, False)):
-            found = TritonSwinIR(model, torch.bfloat16, launch, None if whole else launch)(x)
+            try:
+                found = TritonSwinIR(model, torch.bfloat16, launch, None if whole else launch)(x)
+            except triton.runtime.errors.OutOfResources:  # less shared memory than Hopper has
+                continue
             errors = [float((each - truth).square().mean().sqrt()) for each in (found, rounded)]
             assert errors[0] < 1.2 * errors[1]

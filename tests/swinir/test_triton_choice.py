@@ -115,8 +115,14 @@ def test_other_kernels_are_measured_anew(trial, monkeypatch):
 
 
 def test_a_launch_that_does_not_fit_the_gpu_is_left_out(trial):
-    full = torch.OutOfMemoryError("CUDA out of memory")
-    assert trial.run((5, 4, full, RuntimeError("shared memory")), (full, 8, 7, 6)) == BEST
+    full = RuntimeError("out of resource: shared memory")
+    assert trial.run((5, 4, full, full), (full, 8, 7, 6)) == BEST
+
+
+def test_what_a_lack_of_memory_said_is_not_kept(trial):
+    assert trial.run(attention=(5, torch.OutOfMemoryError("CUDA out of memory"), 6, 7)) is None
+    assert not trial.kept
+    assert trial.run((5, 4, 6, 7), (9, 8, 7, 6)) == BEST
 
 
 def test_where_nothing_can_be_recorded_the_kernels_go_without(trial, caplog):
