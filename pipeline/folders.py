@@ -78,11 +78,13 @@ class LocalFolder:
     def upload(self, local: Path, key: str) -> None:
         with publishing(self._root / key) as part:
             # No second copy of a film; callers upload finished files and let go of them. One that is there already, as the
-            # result of another picture, is another file here: who edits one means one.
+            # result of another picture, is another file here: who edits one means one. Links are counted afterwards, as
+            # another thread may make one at the same time.
             with contextlib.suppress(OSError):
-                if local.stat().st_nlink == 1:
-                    os.link(local, part)
+                os.link(local, part)
+                if local.stat().st_nlink == 2:
                     return
+                part.unlink()
             shutil.copyfile(local, part)
 
     def download(self, key: str, local: Path) -> None:

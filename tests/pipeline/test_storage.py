@@ -9,6 +9,7 @@ import random
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -77,6 +78,18 @@ def test_a_large_file_goes_up_in_parts(s3_url: str, s3: S3Server, tmp_path: Path
     assert sum(method == "PUT" for method, _, _ in s3.requests) > 1
     fetch(f"{s3_url}/big", tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == data
+
+
+def test_results_that_are_equal_are_files_of_their_own_even_if_uploaded_at_once(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "out"))
+    for number in range(50):
+        local = tmp_path / f"{number}.bin"
+        local.write_bytes(b"made once")
+        keys = [f"{number}/{name}" for name in "abcd"]
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(partial(store.upload, local), keys))
+        local.unlink()
+        assert {(tmp_path / "out" / key).stat().st_nlink for key in keys} == {1}
 
 
 def test_an_upload_that_fails_half_way_publishes_nothing(s3_url: str, s3: S3Server, tmp_path: Path) -> None:
