@@ -80,16 +80,22 @@ def test_a_large_file_goes_up_in_parts(s3_url: str, s3: S3Server, tmp_path: Path
     assert (tmp_path / "back").read_bytes() == data
 
 
-def test_results_that_are_equal_are_files_of_their_own_even_if_uploaded_at_once(tmp_path: Path) -> None:
-    store = Store(str(tmp_path / "out"))
-    for number in range(50):
-        local = tmp_path / f"{number}.bin"
-        local.write_bytes(b"made once")
-        keys = [f"{number}/{name}" for name in "abcd"]
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(partial(store.upload, local), keys))
-        local.unlink()
-        assert {(tmp_path / "out" / key).stat().st_nlink for key in keys} == {1}
+def test_results_that_are_equal_are_files_of_their_own_even_if_stored_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, local = Store(str(tmp_path / "out")), tmp_path / "local"
+    local.write_bytes(b"made once")
+    meeting, link = threading.Barrier(2), os.link
+
+    def link_with_the_other(*paths: Path) -> None:
+        meeting.wait(10)
+        link(*paths)
+
+    monkeypatch.setattr("pipeline.folders.os.link", link_with_the_other)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(partial(store.upload, local), ["a", "b"]))
+    local.unlink()
+    assert [(tmp_path / "out" / key).stat().st_nlink for key in "ab"] == [1, 1]
 
 
 def test_an_upload_that_fails_half_way_publishes_nothing(s3_url: str, s3: S3Server, tmp_path: Path) -> None:
