@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from swinir.blocks import multiplies_bfloat16
@@ -22,10 +24,14 @@ OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", 
 
 def place_for(num_pixels: int, device: torch.device) -> torch.device:
     """Where to hold pictures whose results have that many pixels: ``device``, or the host's memory."""
-    most = DEVICE_PIXELS
-    if device.type == "cuda" and torch.cuda.is_available():
-        most = min(most, torch.cuda.get_device_properties(device).total_memory // BYTES_PER_PIXEL)
-    return device if num_pixels <= most else torch.device("cpu")
+    return device if num_pixels <= min(DEVICE_PIXELS, memory_bytes(device) // BYTES_PER_PIXEL) else torch.device("cpu")
+
+
+def memory_bytes(device: torch.device) -> float:
+    """Of a CUDA device; infinite for others, and for one that is not there, which another machine may have."""
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return math.inf
+    return float(torch.cuda.get_device_properties(device).total_memory)
 
 
 def choose_device(name: str) -> torch.device:
@@ -42,13 +48,9 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_tile(tile: int | None, device: torch.device, window: int) -> int:
-    """The length of a tile in input pixels: what was asked for or suits the device, in whole windows.
-
-    For a CUDA device that is not there, which another machine may have, as for a large one.
-    """
-    suits = CPU_TILE if device.type == "cpu" else GPU_TILE
-    if device.type == "cuda" and torch.cuda.is_available():
-        suits = GPU_TILE if torch.cuda.get_device_properties(device).total_memory >= SMALL_GPU_BYTES else SMALL_GPU_TILE
+    """The length of a tile in input pixels: what was asked for or suits the device, in whole windows."""
+    on_gpu = GPU_TILE if memory_bytes(device) >= SMALL_GPU_BYTES else SMALL_GPU_TILE
+    suits = CPU_TILE if device.type == "cpu" else on_gpu
     return max(round_up(SMALLEST_TILE, window), (tile or suits) // window * window)
 
 

@@ -18,6 +18,38 @@ KEPT = 2  # shapes; the memory that each works in stays its own
 MOST_SAMPLES = 16 << 20  # of an input: what takes longer hides what the host does
 
 
+def recorded(network: nn.Module, x: Tensor) -> Pass:
+    """A pass of ``network`` for inputs like ``x``, which are on a CUDA device, as a graph.
+
+    Raises RuntimeError where it cannot be recorded, memory runs out or the graph gives something else.
+    """
+    # The current stream again on the way out: where a recording fails, PyTorch would leave its own.
+    with torch.cuda.device_of(x), torch.cuda.stream(torch.cuda.current_stream()):  # type: ignore[no-untyped-call]
+        given = x.clone()
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):  # PyTorch wants a pass beside the recording first
+            truth = network(given)
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"):
+                made: Tensor = network(given)
+        except RuntimeError:
+            torch.cuda.synchronize()
+            raise
+
+        def run(x: Tensor) -> Tensor:
+            given.copy_(x)
+            graph.replay()
+            return made.clone()
+
+        made.zero_()  # a graph that holds nothing would pass
+        if not torch.allclose(run(x), truth, rtol=0, atol=1e-2, equal_nan=True):
+            raise RuntimeError("a graph gives another result than what it recorded")
+        return run
+
+
 class Recorded(nn.Module):
     """What ``network`` computes, recorded for the shapes that come often. For inference; from several threads, on one stream.
 
@@ -25,10 +57,10 @@ class Recorded(nn.Module):
     else may free. Where a recording fails, this one goes on without.
     """
 
-    def __init__(self, network: nn.Module, record: Callable[[nn.Module, Tensor], Pass] | None = None) -> None:
+    def __init__(self, network: nn.Module, record: Callable[[nn.Module, Tensor], Pass] = recorded) -> None:
         super().__init__()
         self.network = network
-        self._record: Callable[[nn.Module, Tensor], Pass] | None = record or recorded
+        self._record: Callable[[nn.Module, Tensor], Pass] | None = record
         self._needed = SEEN
         self._seen: Counter[torch.Size] = Counter()
         self._passes: OrderedDict[torch.Size, Pass] = OrderedDict()
@@ -82,38 +114,6 @@ class Recorded(nn.Module):
             return None
         self._passes[x.shape] = made
         return made
-
-
-def recorded(network: nn.Module, x: Tensor) -> Pass:
-    """A pass of ``network`` for inputs like ``x``, which are on a CUDA device, as a graph.
-
-    Raises RuntimeError where it cannot be recorded, memory runs out or the graph gives something else.
-    """
-    # The current stream again on the way out: where a recording fails, PyTorch would leave its own.
-    with torch.cuda.device_of(x), torch.cuda.stream(torch.cuda.current_stream()):  # type: ignore[no-untyped-call]
-        given = x.clone()
-        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):  # PyTorch wants a pass beside the recording first
-            truth = network(given)
-        torch.cuda.current_stream().wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"):
-                made: Tensor = network(given)
-        except RuntimeError:
-            torch.cuda.synchronize()
-            raise
-
-        def run(x: Tensor) -> Tensor:
-            given.copy_(x)
-            graph.replay()
-            return made.clone()
-
-        made.zero_()  # a graph that holds nothing would pass
-        if not torch.allclose(run(x), truth, rtol=0, atol=1e-2, equal_nan=True):
-            raise RuntimeError("a graph gives another result than what it recorded")
-        return run
 
 
 def brief(error: Exception) -> str:

@@ -34,7 +34,8 @@ LAUNCHES = (Launch(4, 1, 1), Launch(4, 2, 1), Launch(4, 3, 1), Launch(8, 2, 2))
 class TritonSwinIR(SwinIR):
     """What ``network``, which is in float32, computes with its body in ``dtype``, by the kernels. For inference.
 
-    ``attention`` and ``mlp`` say how each of the two is launched. Raises ImportError without Triton.
+    ``attention`` and ``mlp`` say how each of the two is launched; where ``mlp`` is None the first does all of a block. Raises
+    ImportError without Triton.
     """
 
     def __init__(self, network: SwinIR, dtype: torch.dtype, attention: Launch = LAUNCHES[0], mlp: Launch | None = None) -> None:
@@ -169,5 +170,5 @@ def with_bias(weight: Tensor, bias: Tensor, size: int, dtype: torch.dtype) -> Te
 def parts(size: int) -> tuple[int, int]:
     """Two powers of two, of 16 or more, the first the larger, that hold ``size`` together; the second is 0 where one does."""
     whole = max(16, 1 << (size - 1).bit_length())
-    rest = max(16, 1 << (size - whole // 2 - 1).bit_length()) if size > whole // 2 else whole
-    return (whole // 2, rest) if whole // 2 >= 16 and rest < whole // 2 else (whole, 0)
+    rest = max(16, 1 << (size - whole // 2 - 1).bit_length())
+    return (whole // 2, rest) if rest < whole // 2 else (whole, 0)
