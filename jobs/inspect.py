@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:  # FFmpeg loads with the first use: the command line's help does without
     from pipeline.video.compare import Check
-    from pipeline.video.describe import Description, StreamDescription
+    from pipeline.video.description import Description, StreamDescription
 
 COLOURS = {"ok": "green", "differs": "red", "lost": "red", "n/a": "dim"}
 
@@ -29,7 +29,7 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines: one per file, or one per check.")] = False,
 ) -> None:
     """Show streams, times and tags as decoding finds them; --verify compares two files by whatever tool they were made."""
-    from pipeline.storage import open_input
+    from pipeline.inputs import open_input
     from pipeline.video.compare import compare
     from pipeline.video.describe import describe
 

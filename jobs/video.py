@@ -99,7 +99,7 @@ def video(
 
     with listener_for(as_json) as listener:
         if dry_run or preview:
-            from pipeline.video.job import describe_plan
+            from pipeline.video.prepare import describe_plan
             from pipeline.video.preview import plan_only, write_preview
 
             job = plan_only(source, destination, settings, listener)

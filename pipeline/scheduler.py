@@ -13,12 +13,12 @@ Facts go in through the methods named after them; ``decide`` hands out what to d
 
 from __future__ import annotations
 
-import heapq
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 
+from pipeline.backlog import Backlog
 from pipeline.commands import Assign, Command, KillWorker, Policy, Quarantine, Split, StartWorker
 from pipeline.units import Cause, Unit
 
@@ -86,19 +86,13 @@ class Scheduler:
         self.policy = policy
         self.max_workers = max_workers
         self.draining = False
-        self._units: Iterator[Unit] = iter(units)
-        self._exhausted = False
         self._split = split
         self._is_done = is_done
-        self._fresh: deque[Unit] = deque()
-        self._again: deque[Unit] = deque()  # taken from a worker through no fault of theirs
-        self._suspects: deque[Unit] = deque()
-        self._waiting: list[tuple[float, int, Unit]] = []  # heap by the time of the next attempt
+        self._backlog = Backlog(units, is_done)
         self._cases: dict[str, _Case] = {}
         self._workers: dict[int, _Worker] = {}
         self._slots: list[_Slot] = []
         self._num_started = 0
-        self._num_waits = 0
         self._verdicts: list[Command] = []
         self._last_death = ""
 
@@ -166,9 +160,9 @@ class Scheduler:
     def decide(self, now: float) -> list[Command]:
         """What to do next, in this order. Also the clock tick: call it at least every few seconds."""
         self._find_stalls(now)
-        self._look_ahead()
-        while self._waiting and self._waiting[0][0] <= now:
-            unit = heapq.heappop(self._waiting)[2]
+        # Enough to size the pool and to share out the last ones, and no more.
+        self._backlog.look_ahead(self.max_workers * (self.policy.depth + 1))
+        for unit in self._backlog.due(now):
             self._put_back(unit)
         commands, self._verdicts = self._verdicts, []
         return commands + self._resize(now) + self._feed(now)
@@ -180,12 +174,12 @@ class Scheduler:
     @property
     def finished(self) -> bool:
         """Nothing is in flight and nothing is left to do; commands may still be waiting in ``decide``."""
-        return not self._verdicts and self.num_in_flight == 0 and (self.draining or self._num_pending == 0)
+        return not self._verdicts and self.num_in_flight == 0 and (self.draining or len(self._backlog) == 0)
 
     @property
     def interrupted(self) -> bool:
         """The drain, or the end of the caller's patience, left units undone."""
-        return self.draining and self.num_in_flight + self._num_pending > 0
+        return self.draining and self.num_in_flight + len(self._backlog) > 0
 
     @property
     def failure(self) -> str | None:
@@ -195,10 +189,6 @@ class Scheduler:
         return f"no worker can be kept alive; the last one died of: {self._last_death}"
 
     # Inside -------------------------------------------------------------------------------------------------------------
-
-    @property
-    def _num_pending(self) -> int:
-        return len(self._fresh) + len(self._again) + len(self._suspects) + len(self._waiting) + (not self._exhausted)
 
     def _job(self, worker: int, unit_id: str) -> _Job | None:
         state = self._workers.get(worker)
@@ -225,11 +215,11 @@ class Scheduler:
 
     def _put_back(self, unit: Unit) -> None:
         case = self._cases.get(unit.id)
-        (self._suspects if case and case.suspect else self._again).append(unit)
+        self._backlog.put_back(unit, suspect=case is not None and case.suspect)
 
     def _suspect(self, unit: Unit) -> None:
         self._case(unit).suspect = True
-        self._suspects.append(unit)
+        self._put_back(unit)
 
     def _bury(self, state: _Worker, reason: str, now: float) -> None:
         """Find who is to blame for a death: the slot before it could work, a single unit for certain, else suspects."""
@@ -260,8 +250,7 @@ class Scheduler:
         is_over = cause is Cause.INPUT or case.num_failures >= self.policy.max_attempts
         parts = self._split(unit) if (is_over or killer) and not innocent else []
         if not is_over and not parts:
-            self._num_waits += 1
-            heapq.heappush(self._waiting, (now + self._delay_s(case.num_failures), self._num_waits, unit))
+            self._backlog.wait(unit, now + self._delay_s(case.num_failures))
             return
         del self._cases[unit.id]
         for other in self._slots:  # those deaths are explained
@@ -289,22 +278,12 @@ class Scheduler:
                 self._verdicts.append(KillWorker(worker, reason))
                 self.worker_died(worker, reason, now)
 
-    def _look_ahead(self) -> None:
-        """Hold enough units to size the pool and to share out the last ones, and no more."""
-        wanted = self.max_workers * (self.policy.depth + 1)
-        while not self._exhausted and len(self._fresh) < wanted:
-            unit = next(self._units, None)
-            if unit is None:
-                self._exhausted = True
-            elif not self._is_done(unit):
-                self._fresh.append(unit)
-
     def _open_slots(self) -> list[_Slot]:
         return [slot for slot in self._slots if not slot.closed]
 
     def _resize(self, now: float) -> list[Command]:
         """As many workers as there are units for, up to ``max_workers``; those without a unit go, the youngest first."""
-        pending = 0 if self.draining else self._num_pending
+        pending = 0 if self.draining else len(self._backlog)
         wanted = min(self.max_workers, pending + self.num_in_flight)
         commands: list[Command] = []
         idle = [worker for worker, state in self._workers.items() if not state.jobs]
@@ -331,7 +310,7 @@ class Scheduler:
             (w for w, s in self._workers.items() if s.phase is Phase.READY), key=lambda w: len(self._workers[w].jobs)
         )
         for worker in ready:
-            if not self._workers[worker].jobs and (unit := self._next_from(self._suspects, worker)):
+            if not self._workers[worker].jobs and (unit := self._backlog.take_suspect(partial(self._may_take, worker))):
                 self._workers[worker].alone = True
                 commands.append(self._assign(worker, unit, now))
         reserved = self._reserve(ready)
@@ -339,25 +318,21 @@ class Scheduler:
         for level in range(self.policy.depth):
             for worker in others:
                 # A second unit now would be the only unit of a worker that is about to be ready.
-                if level and self._num_ready_to_run <= self._num_opening:
+                if level and self._backlog.num_ready_to_run <= self._num_opening:
                     return commands
-                if len(self._workers[worker].jobs) == level and (unit := self._next_unit(worker)):
+                if len(self._workers[worker].jobs) == level and (unit := self._backlog.take(partial(self._may_take, worker))):
                     commands.append(self._assign(worker, unit, now))
         return commands
 
     def _reserve(self, ready: list[int]) -> set[int]:
         """Workers to keep from new units until they are empty, or suspects would wait for ever; at most half of them."""
         reserved: set[int] = set()
-        for unit in self._suspects:
+        for unit in self._backlog.suspects:
             free = [w for w in ready if w not in reserved and not self._workers[w].alone and self._may_take(w, unit)]
             if not free or len(reserved) >= (len(ready) + 1) // 2:
                 break
             reserved.add(free[0])
         return reserved
-
-    @property
-    def _num_ready_to_run(self) -> int:
-        return len(self._fresh) + len(self._again)
 
     @property
     def _num_opening(self) -> int:
@@ -366,16 +341,6 @@ class Scheduler:
     def _assign(self, worker: int, unit: Unit, now: float) -> Assign:
         self._workers[worker].jobs[unit.id] = _Job(unit, now)
         return Assign(worker, unit)
-
-    def _next_unit(self, worker: int) -> Unit | None:
-        return self._next_from(self._again, worker) or (self._fresh.popleft() if self._fresh else None)
-
-    def _next_from(self, queue: deque[Unit], worker: int) -> Unit | None:
-        for index, unit in enumerate(queue):
-            if self._may_take(worker, unit):
-                del queue[index]
-                return unit
-        return None
 
     def _may_take(self, worker: int, unit: Unit) -> bool:
         """Whether the unit has not failed in this worker's slot, or there is no living worker where it has not."""

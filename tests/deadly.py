@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.dataset.index import Row
-from pipeline.dataset.workload import ShardRunner, ShardWorkload, _Job
+from pipeline.dataset.pending import Job
+from pipeline.dataset.workload import ShardRunner, ShardWorkload
 from swinir.upscaler import Upscaler
 
 
@@ -22,7 +23,7 @@ class DeadlyShards(ShardWorkload):
 
 
 class DeadlyRunner(ShardRunner):
-    def _read(self, row: Row, data: bytes | None, scratch: Path) -> _Job:
+    def _read(self, row: Row, data: bytes | None, scratch: Path) -> Job:
         if row.key in self._job.deadly and row.status != "crashed":  # type: ignore[attr-defined]
             os._exit(9)
         return super()._read(row, data, scratch)

@@ -15,7 +15,8 @@ from pipeline import retry
 from pipeline.dataset.patterns import Patterns, expand_braces, has_braces, has_magic
 from pipeline.dataset.reading import explained, is_web, local_file, local_url, one_line, place_of, remote
 from pipeline.errors import MediaError
-from pipeline.storage import local_path, version_of
+from pipeline.inputs import version_of
+from pipeline.storage import local_path
 
 CONTAINERS = (".tar", ".parquet")
 OUR_NAMES = frozenset({"_swinir", "_index.parquet", "__card__"})  # what this program leaves in a folder of results

@@ -21,7 +21,8 @@ from pipeline.dataset.containers import (
 )
 from pipeline.dataset.index import Row
 from pipeline.dataset.names import DATA, file_path
-from pipeline.storage import Store, open_input
+from pipeline.inputs import open_input
+from pipeline.storage import Store
 
 FILE_BYTES = 480_000_000  # of a file of pictures; a larger picture has one of its own
 UPLOAD_THREADS = 16

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, cast
 from pipeline import retry
 from pipeline.errors import ConfigError, MediaError, OutputError
 from pipeline.folders import open_filesystem
-from pipeline.storage import open_input, why_missing
+from pipeline.inputs import open_input, why_missing
 
 _PLACE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://[^/]*")
 

@@ -6,10 +6,10 @@ import hashlib
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -26,7 +26,8 @@ from pipeline.dataset.index import Row, write_rows
 from pipeline.dataset.known import KnownResults
 from pipeline.dataset.listing import is_side_file
 from pipeline.dataset.outputs import open_output
-from pipeline.dataset.picture import Encoding, Limits, Picture, PictureError, Pixels
+from pipeline.dataset.pending import WINDOW_PICTURES, Job, Results, as_done, content_key, windows
+from pipeline.dataset.picture import Encoding, Limits, PictureError, Pixels
 from pipeline.dataset.reading import NoPictureError
 from pipeline.dataset.shards import read_list
 from pipeline.dataset.sources import Item, Source, open_source, read_ahead
@@ -44,8 +45,6 @@ READ_AHEAD_BYTES = 128 << 20
 CODEC_THREADS = 4
 GPU_BATCH = 8
 ROWS = "rows"
-WINDOW_PICTURES = 32  # that wait for others of their size,
-WINDOW_SAMPLES = 128 << 20  # as long as they are not large: of what they become
 QUEUE_BYTES = 256 << 20  # of pixels that wait between two stages, or one picture
 PULSE_S = 5.0
 PARTS = 16  # of a shard that a picture kills; each costs far less than another death
@@ -90,33 +89,6 @@ def crashed_of(unit: Unit) -> dict[int, str]:
     return {int(number): reason for number, reason in unit.spec["crashed"].items()}
 
 
-@dataclass(slots=True)
-class _Job:
-    """One picture on its way. Without ``picture`` nothing is to be computed: something is wrong, or there is a result."""
-
-    row: Row
-    picture: Picture | None = None
-    size: tuple[int, int] = (0, 0)
-    large: list[Pixels] = field(default_factory=list, repr=False)
-    data: bytes = field(default=b"", repr=False)  # of the result
-    source: bytes = field(default=b"", repr=False)  # of a picture that is to go by itself, from file to file
-    is_known: bool = False  # the result, from an earlier run
-
-    @property
-    def num_samples(self) -> int:
-        """Of the result."""
-        if self.source:
-            return WINDOW_SAMPLES
-        frames = self.picture.frames if self.picture else ()
-        return sum(self.size[0] * self.size[1] * frame.shape[2] for frame in frames)
-
-    @property
-    def num_bytes(self) -> int:
-        """Of its pixels."""
-        before = self.picture.frames if self.picture else ()
-        return len(self.source) + sum(pixels.nbytes for pixels in (*before, *self.large))
-
-
 class ShardRunner:
     """Runs shards in one process; reading, decoding, the model and encoding overlap."""
 
@@ -145,7 +117,7 @@ class ShardRunner:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="swinir-")))
             pool = stack.enter_context(ThreadPoolExecutor(CODEC_THREADS))
             output = stack.enter_context(open_output(self._job.config.output, self._job.out, unit.id, scratch))
-            results = _Results(scratch)
+            results = Results(scratch)
             decoded = stack.enter_context(
                 closing(
                     ahead(
@@ -183,7 +155,7 @@ class ShardRunner:
 
     def _decoded(
         self, items: dict[int, Item], shard: str, crashed: dict[int, str], pool: ThreadPoolExecutor, scratch: Path
-    ) -> Iterator[_Job]:
+    ) -> Iterator[Job]:
         """Every numbered item in order; of those with equal bytes only the first is decoded, and of ``crashed`` none.
 
         A result that is known already is put into ``scratch``.
@@ -205,37 +177,37 @@ class ShardRunner:
                         yield replace(row, status=status, error=str(data)), None
                         continue
                     row = replace(row, source_sha256=hashlib.sha256(data).hexdigest(), source_bytes=len(data))
-                    yield row, None if _same(row) in seen else data
-                    seen.add(_same(row))
+                    yield row, None if content_key(row) in seen else data
+                    seen.add(content_key(row))
 
         return in_parallel(pool, lambda job: self._read(*job, scratch), jobs(), CODEC_THREADS)
 
-    def _read(self, row: Row, data: bytes | None, scratch: Path) -> _Job:
+    def _read(self, row: Row, data: bytes | None, scratch: Path) -> Job:
         if row.status or data is None:
-            return _Job(row)
+            return Job(row)
         if known := self._known.fetch(row.source_sha256, scratch / row.source_sha256):
-            return _Job(replace(known, key=row.key, shard=row.shard, row=row.row), is_known=True)
+            return Job(replace(known, key=row.key, shard=row.shard, row=row.row), is_known=True)
         if is_large(data, self._upscaler.scale, self._job.config):
-            return _Job(row, source=data)
+            return Job(row, source=data)
         return self._decode(row, data)
 
-    def _decode(self, row: Row, data: bytes) -> _Job:
+    def _decode(self, row: Row, data: bytes) -> Job:
         try:
             picture = read_picture(data, self._limits)
         except PictureError as error:
-            return _Job(replace(row, status="skipped" if is_side_file(row.key) else error.status, error=str(error)))
+            return Job(replace(row, status="skipped" if is_side_file(row.key) else error.status, error=str(error)))
         height, width = picture.pixels.shape[:2]
         size = target_size(width, height, self._upscaler.scale, self._job.config)
-        return _Job(replace(row, width=width, height=height, format=picture.format), picture, size)
+        return Job(replace(row, width=width, height=height, format=picture.format), picture, size)
 
-    def _enlarged(self, jobs: Iterator[_Job], scratch: Path) -> Iterator[_Job]:
+    def _enlarged(self, jobs: Iterator[Job], scratch: Path) -> Iterator[Job]:
         """The same jobs in the same order; those of a window that have one shape and depth go through the model together."""
         for window in windows(jobs):
             for job in window:
                 if job.source:
                     with self._large_lock:
                         self._stream(job, scratch)
-            groups: dict[object, list[tuple[_Job, Pixels]]] = {}
+            groups: dict[object, list[tuple[Job, Pixels]]] = {}
             for job in window:
                 for pixels in job.picture.frames if job.picture else ():
                     groups.setdefault((pixels.dtype, pixels.shape, job.size), []).append((job, pixels))
@@ -244,7 +216,7 @@ class ShardRunner:
                     self._enlarge(group[start : start + self._batch])
             yield from window
 
-    def _enlarge(self, group: list[tuple[_Job, Pixels]]) -> None:
+    def _enlarge(self, group: list[tuple[Job, Pixels]]) -> None:
         pictures = [pixels for _, pixels in group]
         try:
             with self._model_lock, threads_for(self._upscaler):
@@ -260,7 +232,7 @@ class ShardRunner:
         for (job, _), pixels in zip(group, large, strict=True):
             job.large.append(pixels)
 
-    def _stream(self, job: _Job, scratch: Path) -> None:
+    def _stream(self, job: Job, scratch: Path) -> None:
         """All that happens to a large picture; its result lies in ``scratch`` under the digest of its source."""
         found = self._decode(job.row, job.source)
         job.row, job.source = found.row, b""
@@ -285,7 +257,7 @@ class ShardRunner:
     def _count_band(self) -> None:
         self._num_bands += 1
 
-    def _encoded(self, job: _Job) -> _Job:
+    def _encoded(self, job: Job) -> Job:
         if job.picture is None or job.row.status:
             return job
         checks = [check(*pair) for pair in zip(job.picture.frames, job.large, strict=True)]
@@ -298,21 +270,6 @@ class ShardRunner:
         return job
 
 
-def as_done(row: Row, sha256: str, num_bytes: int, size: tuple[int, int], ending: str, figures: Sequence[float]) -> Row:
-    """The row of a picture whose result is of ``size`` (width, height), with the two figures of its comparison."""
-    return replace(
-        row,
-        status="ok",
-        output_sha256=sha256,
-        output_bytes=num_bytes,
-        output_width=size[0],
-        output_height=size[1],
-        output_format=ending.removeprefix("."),
-        psnr_reduced_db=figures[0],
-        colour_drift=figures[1],
-    )
-
-
 @contextmanager
 def threads_for(upscaler: Upscaler) -> Iterator[None]:
     """One thread of PyTorch's for a baseline, whose sums are so short that two wait for each other more than they work."""
@@ -323,40 +280,3 @@ def threads_for(upscaler: Upscaler) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(num_threads)
-
-
-def windows(jobs: Iterator[_Job]) -> Iterator[list[_Job]]:
-    """Runs of jobs, some pictures long or a few large ones."""
-    window: list[_Job] = []
-    num_samples = 0
-    for job in jobs:
-        window.append(job)
-        num_samples += job.num_samples
-        if len(window) >= WINDOW_PICTURES or num_samples >= WINDOW_SAMPLES:
-            yield window
-            window, num_samples = [], 0
-    yield window
-
-
-def _same(row: Row) -> tuple[str, bool]:
-    """What rows of one outcome have in common: the bytes, and whether somebody expects a picture in them."""
-    return row.source_sha256, is_side_file(row.key)
-
-
-class _Results:
-    """What came of the bytes seen so far, so that equal ones cost nothing."""
-
-    def __init__(self, scratch: Path) -> None:
-        self._scratch = scratch
-        self._rows: dict[tuple[str, bool], Row] = {}
-
-    def complete(self, job: _Job) -> tuple[Row, bytes | Path]:
-        """The row of a finished job and its encoded picture, or the file that it lies in; of a copy, those of the first."""
-        row, sha = job.row, job.row.source_sha256
-        if not row.status:
-            return replace(self._rows[_same(row)], key=row.key, row=row.row), self._scratch / sha
-        if sha:
-            self._rows[_same(row)] = row
-        if job.data:
-            (self._scratch / sha).write_bytes(job.data)
-        return row, job.data or self._scratch / sha

@@ -8,7 +8,7 @@ from itertools import zip_longest
 from typing import Literal, NamedTuple
 
 from pipeline.video.colours import guessed_matrix
-from pipeline.video.describe import Description, Picture, StreamDescription
+from pipeline.video.description import Description, Picture, StreamDescription
 from pipeline.video.header import UNSTATED
 from pipeline.video.probe import UNSPECIFIED
 from pipeline.video.streams import CONTAINER_TAGS, STALE_TAGS

@@ -12,7 +12,8 @@ from typing import Any, BinaryIO, Protocol
 
 from pipeline.config import VideoConfig
 from pipeline.errors import ConfigError
-from pipeline.storage import Store, identify_all, local_path, normal_url, split_url
+from pipeline.inputs import identify_all
+from pipeline.storage import Store, local_path, normal_url, split_url
 from pipeline.video import streams
 from pipeline.video.probe import choose_video_stream, open_media
 from pipeline.video.sequence import PLACE, TIMES_NAME, file_name, pattern_of

@@ -19,9 +19,10 @@ import av
 import av.error
 from PIL import Image
 
-from pipeline import storage
+from pipeline import inputs
 from pipeline.errors import MediaError
-from pipeline.storage import SourceIdentity, Store, local_path
+from pipeline.inputs import SourceIdentity
+from pipeline.storage import Store, local_path, normal_url
 from pipeline.units import digest
 from pipeline.video.frames import rows, sample_bytes
 from pipeline.video.probe import UNSPECIFIED, VideoInfo
@@ -89,7 +90,7 @@ def find_sequence(url: str) -> Sequence:
     """The images that ``url`` names. Raises MediaError where there are none, a number is missing, or kinds are mixed."""
     whole = pattern_of(url) is None
     folder = url if whole else url.rpartition("/")[0] or "."
-    files = {file_name(entry.url): entry for entry in storage.identify_all(folder)}
+    files = {file_name(entry.url): entry for entry in inputs.identify_all(folder)}
     names = sorted(filter(kind_of, files), key=lambda name: (natural(name), name)) if whole else numbered(url, files)
     if not names:
         raise MediaError(f"{url}: no images are there; known are {', '.join([*TAGS, *SAME_KIND])}")
@@ -138,20 +139,20 @@ def read_times(table: SourceIdentity) -> dict[str, Fraction]:
 
 
 def identify(url: str, rate: str | None) -> SourceIdentity:
-    """As ``storage.identify``; of a sequence, over the names, sizes and versions of all its files, and its rate."""
+    """As ``inputs.identify``; of a sequence, over the names, sizes and versions of all its files, and its rate."""
     if not is_sequence(url):
-        return storage.identify(url)
+        return inputs.identify(url)
     found = find_sequence(url)
     entries = [*found.images, *([found.times] if found.times else [])]
     version = digest([[[file_name(entry.url), entry.size_bytes, entry.version] for entry in entries], rate])
-    return SourceIdentity(storage.normal_url(url), sum(image.size_bytes for image in found.images), version)
+    return SourceIdentity(normal_url(url), sum(image.size_bytes for image in found.images), version)
 
 
 @contextmanager
 def open_input(url: str, rate: str | None) -> Iterator[str | BinaryIO]:
-    """As ``storage.open_input``; a sequence is a video of ``rate`` frames a second, of its time table's times without one."""
+    """As ``inputs.open_input``; a sequence is a video of ``rate`` frames a second, of its time table's times without one."""
     if not is_sequence(url):
-        with storage.open_input(url) as source:
+        with inputs.open_input(url) as source:
             yield source
         return
     with SequenceFile(find_sequence(url), rate) as file:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import retry
+from pipeline.storage import Store
 from tests.s3 import ENVIRONMENT, S3Server, s3_server
 
 _numbers = itertools.count()
@@ -42,3 +44,14 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "s3":
         return str(request.getfixturevalue("s3_url"))
     return str(tmp_path / "a folder") if request.param == "local" else f"memory://test-{next(_numbers)}/a folder"
+
+
+@pytest.fixture
+def store(store_url: str) -> Store:
+    return Store(store_url)
+
+
+@pytest.fixture
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many attempts at a failing request as ever, with hardly a wait between."""
+    monkeypatch.setattr(retry, "DELAYS_S", (0.01,) * len(retry.DELAYS_S))

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import retry
 from pipeline.dataset.sources import open_source, read_ahead
 from pipeline.errors import ConfigError, MediaError, OutputError
 from pipeline.storage import Store
@@ -20,9 +19,7 @@ from tests.s3 import S3Server
 JPEG = b"\xff\xd8\xff rest"
 
 
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "DELAYS_S", (0.01,) * 3)
+pytestmark = pytest.mark.usefixtures("short_waits")
 
 
 def tar(members: dict[str, bytes], links: dict[str, str] | None = None, kind: bytes = tarfile.LNKTYPE) -> bytes:

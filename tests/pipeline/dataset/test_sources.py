@@ -19,7 +19,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from moto.s3.models import s3_backends
 
-from pipeline import retry
 from pipeline.dataset.listing import is_side_file, list_files
 from pipeline.dataset.patterns import Patterns, expand_braces
 from pipeline.dataset.sources import Item, open_source, read_ahead
@@ -33,9 +32,7 @@ ODD_NAMES = [
 ]  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "DELAYS_S", (0.01,) * 3)
+pytestmark = pytest.mark.usefixtures("short_waits")
 
 
 def keys(url: str | Path, **options: str) -> list[str]:

@@ -17,7 +17,7 @@ from pipeline.dataset import png, workload
 from pipeline.dataset.job import upscale_images
 from pipeline.dataset.shards import write_list
 from pipeline.dataset.sources import open_source
-from pipeline.dataset.workload import ShardRunner, ShardWorkload, shard_unit, threads_for, windows
+from pipeline.dataset.workload import ShardRunner, ShardWorkload, shard_unit, threads_for
 from pipeline.errors import ConfigError
 from pipeline.storage import Store
 from swinir.spec import load_spec
@@ -73,11 +73,6 @@ def test_a_large_picture_is_heard_of_while_the_model_works_on_it(
     done = list(runner.run(shard_unit("run", write_list(work, items), 0, 1), "attempt"))
     assert done.count(0) > 2
     assert done[-1] == 1
-
-
-def test_f4_a_window_is_bounded_by_what_its_pictures_become() -> None:
-    picture = type("Sized", (), {"picture": None, "num_samples": workload.WINDOW_SAMPLES // 4})
-    assert [len(window) for window in windows(iter([picture] * 10))] == [4, 4, 2]
 
 
 def test_fresh_does_not_write_among_files_of_others(source: Path, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from jobs.cli import app
 from pipeline.errors import ConfigError, MediaError
 from pipeline.video.compare import Check, compare
-from pipeline.video.describe import Description, describe, nal_units, payload
+from pipeline.video.describe import describe, nal_units, payload
+from pipeline.video.description import Description
 from tests.media import write_video
 
 run = CliRunner().invoke

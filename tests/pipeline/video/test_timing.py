@@ -12,7 +12,8 @@ import pytest
 
 from pipeline.video.assemble import movie_timescale
 from pipeline.video.compare import compare
-from pipeline.video.describe import Description, describe
+from pipeline.video.describe import describe
+from pipeline.video.description import Description
 from tests.media import numbers, times, write_video
 
 CODECS: dict[str, dict[str, Any]] = {

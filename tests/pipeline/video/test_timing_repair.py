@@ -14,9 +14,10 @@ import av
 import pytest
 
 from pipeline.errors import MediaError
-from pipeline.storage import open_input
+from pipeline.inputs import open_input
 from pipeline.video.compare import compare
-from pipeline.video.describe import Description, describe
+from pipeline.video.describe import describe
+from pipeline.video.description import Description
 from pipeline.video.frames import checksum
 from pipeline.video.probe import probe
 from pipeline.video.reader import read_frames, seek_points
