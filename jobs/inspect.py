@@ -17,7 +17,7 @@ from rich.table import Table
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:  # FFmpeg loads with the first use: the command line's help does without
-    from pipeline.video.compare import Check
+    from pipeline.video.checks import Check
     from pipeline.video.description import Description, StreamDescription
 
 COLOURS = {"ok": "green", "differs": "red", "lost": "red", "n/a": "dim"}

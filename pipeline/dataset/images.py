@@ -31,8 +31,9 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from pipeline.dataset import animation, deep, exif, png, segments
-from pipeline.dataset.picture import Limits, Metadata, Picture, PictureError, Pixels, Status
+from pipeline.dataset import animation, deep, exif
+from pipeline.dataset.metadata import metadata_of, upright_xmp, webp_chunks
+from pipeline.dataset.picture import Limits, Picture, PictureError, Pixels, Status
 
 # Pillow's classes and not Image.open, which has dozens of others try, Ghostscript among them.
 READERS: dict[str, type[ImageFile.ImageFile]] = {
@@ -162,7 +163,7 @@ def check_header(image: Image.Image, kind: str, data: bytes, limits: Limits) -> 
 def _read(image: ImageFile.ImageFile, kind: str, data: bytes) -> Picture:
     tiff_turn = image.tag_v2.get(exif.ORIENTATION, 1) if isinstance(image, TiffImagePlugin.TiffImageFile) else None
     image.load()
-    metadata = _metadata(image, kind, data)
+    metadata = metadata_of(image, kind, data)
     turn = exif.orientation(metadata.exif) if tiff_turn is None else tiff_turn
     if is_deep(image, kind, data):
         pixels = turned(_deep_pixels(image, kind, data, turn), turn)
@@ -176,40 +177,11 @@ def _read(image: ImageFile.ImageFile, kind: str, data: bytes) -> Picture:
         replace(
             metadata,
             exif=exif.upright(metadata.exif) if metadata.exif else None,
-            xmp=_upright_xmp(metadata.xmp) if metadata.xmp and turn != 1 else metadata.xmp,
+            xmp=upright_xmp(metadata.xmp) if metadata.xmp and turn != 1 else metadata.xmp,
             icc=None if image.mode == "CMYK" else metadata.icc,
         ),
-        lossless=kind == "WEBP" and b"VP8 " not in set(_webp_chunks(data, 12)),
+        lossless=kind == "WEBP" and b"VP8 " not in set(webp_chunks(data, 12)),
     )
-
-
-def _metadata(image: ImageFile.ImageFile, kind: str, data: bytes) -> Metadata:
-    info = image.info
-    found = Metadata(
-        exif=exif.bare(info.get("exif")),
-        icc=info.get("icc_profile") or None,
-        xmp=info.get("xmp") or None,
-        dpi=_dpi(info.get("dpi")),
-    )
-    if kind == "PNG":
-        chunks = list(png.chunks(data))
-        first = dict(reversed(chunks))
-        texts = [packet for name, content in chunks if name == b"iTXt" and (packet := png.xmp(content)) is not None]
-        kept = [one for one in chunks if one[0] in png.KEPT and not (one[0] == b"iTXt" and png.xmp(one[1]) is not None)]
-        return replace(
-            found,
-            exif=first.get(b"eXIf") or None,
-            icc=png.profile(first[b"iCCP"]) if b"iCCP" in first else None,
-            xmp=texts[0] if texts else None,
-            chunks=tuple(kept),
-        )
-    if isinstance(image, JpegImagePlugin.JpegImageFile):
-        # Without a unit in JFIF, Pillow takes the resolution from EXIF, which keeps it anyway, or makes one up.
-        dpi = found.dpi if info.get("jfif_unit") else None
-        return replace(found, dpi=dpi, segments=segments.kept_segments(image.applist), comment=info.get("comment") or b"")
-    if kind == "TIFF":
-        return replace(found, exif=exif.of_tiff(data))
-    return found
 
 
 def _pixels(image: Image.Image, kind: str, data: bytes) -> Pixels:
@@ -313,28 +285,6 @@ def turned(pixels: Pixels, orientation: int) -> Pixels:
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     return pixels
-
-
-def _upright_xmp(packet: bytes) -> bytes:
-    return re.sub(rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)[2-8]", rb"\g<1>1", packet)
-
-
-def _webp_chunks(data: bytes, at: int) -> Iterator[bytes]:
-    """The types of a WebP file's chunks from a place on (RFC 9649, section 2.3), those in an animation's frames too."""
-    while at + 8 <= len(data):
-        kind, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
-        yield kind
-        at += 8 + (16 if kind == b"ANMF" else size + size % 2)
-
-
-def _dpi(value: object) -> tuple[float, float] | None:
-    """Dots an inch across and down; None where that is nonsense."""
-    try:
-        x, y = (float(number) for number in value)  # type: ignore[attr-defined]
-    except (TypeError, ValueError, ZeroDivisionError):
-        return None
-    # TIFF files without a resolution say 1.
-    return (x, y) if 1 < x < 65535 and 1 < y < 65535 else None
 
 
 def _one_line(error: Exception) -> str:

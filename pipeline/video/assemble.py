@@ -6,7 +6,6 @@ import base64
 import hashlib
 import math
 import tempfile
-from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from fractions import Fraction
@@ -26,25 +25,16 @@ from pipeline.errors import OutputError
 from pipeline.storage import Store
 from pipeline.video.clock import WRAPPING, SourceClock
 from pipeline.video.editlist import hide_priming
+from pipeline.video.info import VideoInfo
+from pipeline.video.interleave import in_time_order, merge
+from pipeline.video.labels import copy_container_tags
 from pipeline.video.matroska import state_pixel_shape
 from pipeline.video.packets import StoredPacket, read_packets
 from pipeline.video.plan import EncodeSpec
-from pipeline.video.probe import VideoInfo, open_media
+from pipeline.video.probe import open_media
 from pipeline.video.reader import decode
-from pipeline.video.streams import (
-    StreamPlan,
-    Taken,
-    Track,
-    add_streams,
-    copy_container_tags,
-    found_again,
-    is_cover,
-    read_openings,
-    tag_options,
-)
+from pipeline.video.streams import StreamPlan, Taken, Track, add_streams, found_again, is_cover, read_openings, tag_options
 from pipeline.video.timeline import Timeline
-
-LOOK_AHEAD_BYTES = 64 << 20
 
 Records = Sequence[dict[str, Any]]
 
@@ -262,54 +252,6 @@ def copied_packets(
         taken = tracks[packet.stream_index].take(packet)
         if taken is not None:
             yield taken
-
-
-def in_time_order(
-    packets: Iterator[av.Packet[Any]], num_streams: int, look_ahead: int = LOOK_AHEAD_BYTES
-) -> Iterator[av.Packet[Any]]:
-    """Packets of several streams in order of their decode times, however the source has them interleaved.
-
-    A packet waits until each of ``num_streams`` shows its next one, as far as ``look_ahead`` bytes of packets hold it.
-    """
-    waiting: dict[int, deque[av.Packet[Any]]] = {}
-    size = 0
-    for packet in packets:
-        if is_cover(packet.stream):
-            yield packet
-            continue
-        waiting.setdefault(packet.stream_index, deque()).append(packet)
-        size += packet.size
-        while size > look_ahead or (len(waiting) == num_streams and all(waiting.values())):
-            first = _earliest(waiting)
-            size -= first.size
-            yield first
-    while any(waiting.values()):
-        yield _earliest(waiting)
-
-
-def _earliest(waiting: Mapping[int, deque[av.Packet[Any]]]) -> av.Packet[Any]:
-    return min((queue for queue in waiting.values() if queue), key=lambda queue: _decode_s(queue[0])).popleft()
-
-
-def merge(video: Iterator[av.Packet[Any]], others: Iterator[av.Packet[Any]]) -> Iterator[av.Packet[Any]]:
-    """Both in order of their decode times, so that no stream lies far from the others in the file."""
-    other = next(others, None)
-    for packet in video:
-        time = _decode_s(packet)
-        while other is not None and _decode_s(other) <= time:
-            yield other
-            other = next(others, None)
-        yield packet
-    while other is not None:
-        yield other
-        other = next(others, None)
-
-
-def _decode_s(packet: av.Packet[Any]) -> float:
-    ticks = packet.dts if packet.dts is not None else packet.pts
-    assert ticks is not None
-    assert packet.time_base is not None
-    return float(ticks * packet.time_base)
 
 
 def verify(

@@ -2,45 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import zip_longest
-from typing import Literal, NamedTuple
 
+from pipeline.video.checks import Check, Pair, as_seconds, as_text, equal_check, kept_check, series_check, time_check, worst_of
 from pipeline.video.colours import guessed_matrix
 from pipeline.video.description import Description, Picture, StreamDescription
 from pipeline.video.header import UNSTATED
+from pipeline.video.labels import is_stale
 from pipeline.video.probe import UNSPECIFIED
-from pipeline.video.streams import CONTAINER_TAGS, STALE_TAGS
-
-Status = Literal["ok", "differs", "lost", "n/a"]
 
 # Of streams: what muxers write of themselves, and what is compared under a name of its own.
 OWN_TAGS = {"handler_name", "vendor_id", "alpha_mode"}
 COMPARED = {"language", "title", "filename", "mimetype"}
-
-
-class Check(NamedTuple):
-    """One comparison: ``lost`` is what the source has and the result has not; ``n/a`` what neither has."""
-
-    name: str
-    status: Status
-    detail: str
-
-
-class Pair(NamedTuple):
-    source: StreamDescription
-    result: StreamDescription
-
-    @property
-    def name(self) -> str:
-        return f"{self.source.type} {self.source.index}"
-
-    @property
-    def tolerance(self) -> Fraction:
-        """Seconds that a time may be off: none where the result's ticks hold the source's, else one of the result's."""
-        ticks = self.source.time_base / self.result.time_base
-        return Fraction(0) if ticks.denominator == 1 else self.result.time_base
 
 
 def compare(source: Description, result: Description) -> list[Check]:
@@ -96,7 +71,8 @@ def _files(source: Description, result: Description, clock: Pair | None) -> Iter
             yield Check(f"{which} damage", "differs" if description.damage else "ok", "; ".join(description.damage) or "none")
     if clock:
         before, after = (_first(stream) * stream.time_base for stream in clock)
-        yield Check("start", "ok", f"{_s(before)}" if before == after else f"{_s(before)} -> {_s(after)}, all streams alike")
+        moved = "" if before == after else f" -> {as_seconds(after)}, all streams alike"
+        yield Check("start", "ok", f"{as_seconds(before)}{moved}")
     yield from _chapters(source, result, clock)
     yield _tags("tags of the file", source.tags, result.tags)
 
@@ -119,15 +95,15 @@ def _chapters(source: Description, result: Description, clock: Pair | None) -> I
     if len(result.chapters) < len(source.chapters):
         yield Check("chapters", "lost", counts)
     elif len(result.chapters) > len(source.chapters) or titles or worst > tick:
-        yield Check("chapters", "differs", f"{counts}, {titles} titles differ, times by up to {_s(worst)}")
+        yield Check("chapters", "differs", f"{counts}, {titles} titles differ, times by up to {as_seconds(worst)}")
     else:
-        yield Check("chapters", "ok", f"{len(source.chapters)}, times within {_s(worst)}")
+        yield Check("chapters", "ok", f"{len(source.chapters)}, times within {as_seconds(worst)}")
 
 
 def _pictures(pair: Pair, old: Picture, new: Picture, has_durations: bool) -> Iterator[Check]:
     name, (source, result) = pair.name, pair
-    yield _equal(f"{name} frames", len(source.shown), len(result.shown))
-    yield _series(f"{name} frame times", pair, source.shown, result.shown, source.shown[0], result.shown[0])
+    yield equal_check(f"{name} frames", len(source.shown), len(result.shown))
+    yield series_check(f"{name} frame times", pair, source.shown, result.shown, source.shown[0], result.shown[0])
     if has_durations:
         yield from _durations(pair)
     else:
@@ -138,13 +114,13 @@ def _pictures(pair: Pair, old: Picture, new: Picture, has_durations: bool) -> It
     yield Check(f"{name} depth", "ok" if new.depth >= old.depth else "lost", form)
     coarser = new.chroma[0] > old.chroma[0] or new.chroma[1] > old.chroma[1]
     yield Check(f"{name} chroma", "lost" if coarser or (new.kind == "gray" != old.kind) else "ok", form)
-    yield _kept(f"{name} alpha", old.alpha or None, new.alpha or None)
-    yield _equal(f"{name} interlaced frames", old.num_interlaced, new.num_interlaced)
+    yield kept_check(f"{name} alpha", old.alpha or None, new.alpha or None)
+    yield equal_check(f"{name} interlaced frames", old.num_interlaced, new.num_interlaced)
 
 
 def _durations(pair: Pair) -> Iterator[Check]:
     for label, frame in (("duration", 0), ("last frame's duration", -1)):
-        yield _time(f"{pair.name} {label}", pair, *(((s.end or 0) - s.shown[frame]) * s.time_base for s in pair))
+        yield time_check(f"{pair.name} {label}", pair, *(((s.end or 0) - s.shown[frame]) * s.time_base for s in pair))
 
 
 def _geometry(name: str, old: Picture, new: Picture) -> Iterator[Check]:
@@ -168,7 +144,7 @@ def _geometry(name: str, old: Picture, new: Picture) -> Iterator[Check]:
         yield Check(f"{name} rotation", "ok", "applied to the pixels")
     else:
         # The last column and the translation do not show; sizes change with the picture.
-        yield _kept(f"{name} rotation", _linear(old.display_matrix), _linear(new.display_matrix))
+        yield kept_check(f"{name} rotation", _linear(old.display_matrix), _linear(new.display_matrix))
 
 
 def _linear(matrix: tuple[int, ...] | None) -> tuple[int, ...] | None:
@@ -197,10 +173,10 @@ def _colour(name: str, old: Picture, new: Picture) -> Iterator[Check]:
     sites = [None if p.chroma_location == UNSTATED else p.chroma_location for p in (old, new)]
     if old.kind == new.kind == "yuv" and old.chroma == new.chroma and old.chroma != (0, 0):
         implied = sites == [None, "left"]  # what H.264 and HEVC mean by stating none
-        yield Check(f"{name} chroma location", "ok", "left") if implied else _kept(f"{name} chroma location", *sites)
-    yield _kept(f"{name} mastering display", old.mastering, new.mastering)
-    yield _kept(f"{name} content light level", old.light, new.light)
-    yield _kept(f"{name} dynamic HDR", old.dynamic_hdr or None, new.dynamic_hdr or None)
+        yield Check(f"{name} chroma location", "ok", "left") if implied else kept_check(f"{name} chroma location", *sites)
+    yield kept_check(f"{name} mastering display", old.mastering, new.mastering)
+    yield kept_check(f"{name} content light level", old.light, new.light)
+    yield kept_check(f"{name} dynamic HDR", old.dynamic_hdr or None, new.dynamic_hdr or None)
 
 
 def _code(name: str, old: int | None, new: int | None, may_state: bool) -> Check:
@@ -208,7 +184,7 @@ def _code(name: str, old: int | None, new: int | None, may_state: bool) -> Check
         return Check(name, "ok", f"not stated -> {new}, as it was meant")
     if may_state and old != new and new is not None:
         return Check(name, "ok", f"{old} -> {new}, converted")
-    return _kept(name, old, new)
+    return kept_check(name, old, new)
 
 
 def _offset(pair: Pair, clock: Pair) -> Iterator[Check]:
@@ -224,22 +200,22 @@ def _offset(pair: Pair, clock: Pair) -> Iterator[Check]:
         return
     offsets = [_first(s) * s.time_base - zero for s, zero in zip(pair, zeros, strict=True)]
     off = abs(offsets[0] - offsets[1])
-    detail = f"{_s(offsets[0])}" if not off else f"{_s(offsets[0])} -> {_s(offsets[1])}"
+    detail = f"{as_seconds(offsets[0])}" if not off else f"{as_seconds(offsets[0])} -> {as_seconds(offsets[1])}"
     yield Check(f"{pair.name} offset to the video", "ok" if off <= tolerance else "differs", detail)
     if source.picture and source.hashes != result.hashes:
         return  # encoded anew: packets come in another order, and the frames' times are compared
     times = [[t * s.time_base - zero for t in s.packet_pts] for s, zero in zip(pair, zeros, strict=True)]
-    worst, at = _worst(times[0], times[1])
+    worst, at = worst_of(times[0], times[1])
     yield Check(
         f"{pair.name} packet times",
         "ok" if worst <= tolerance and len(times[0]) == len(times[1]) else "differs",
-        f"equal, {len(times[0])}" if not worst else f"off by up to {_s(worst)}, at packet {at} of {len(times[0])}",
+        f"equal, {len(times[0])}" if not worst else f"off by up to {as_seconds(worst)}, at packet {at} of {len(times[0])}",
     )
 
 
 def _payload(pair: Pair) -> Iterator[Check]:
     source, result = pair
-    yield _equal(f"{pair.name} packets", len(source.hashes), len(result.hashes))
+    yield equal_check(f"{pair.name} packets", len(source.hashes), len(result.hashes))
     bad = next((i for i, (a, b) in enumerate(zip_longest(source.hashes, result.hashes)) if a != b), None)
     yield Check(
         f"{pair.name} payload",
@@ -247,8 +223,8 @@ def _payload(pair: Pair) -> Iterator[Check]:
         "equal" if bad is None else f"{source.codec} -> {result.codec}, first at packet {bad}",
     )
     if source.type == "audio":
-        yield _equal(f"{pair.name} samples", source.num_samples, result.num_samples)
-        yield _equal(f"{pair.name} priming", source.skipped_samples, result.skipped_samples)
+        yield equal_check(f"{pair.name} samples", source.num_samples, result.num_samples)
+        yield equal_check(f"{pair.name} priming", source.skipped_samples, result.skipped_samples)
 
 
 def _labels(pair: Pair, shows_another: bool, of_source: dict[str, str], of_result: dict[str, str]) -> Iterator[Check]:
@@ -258,11 +234,11 @@ def _labels(pair: Pair, shows_another: bool, of_source: dict[str, str], of_resul
     """
     source, result = pair
     if not source.picture:
-        yield _equal(f"{pair.name} codec", source.codec, result.codec)
-    yield _kept(f"{pair.name} language", _stated_language(source), _stated_language(result))
+        yield equal_check(f"{pair.name} codec", source.codec, result.codec)
+    yield kept_check(f"{pair.name} language", _stated_language(source), _stated_language(result))
     for tag in ("title", "filename", "mimetype"):
         if tag == "title" or source.tag(tag):
-            yield _kept(f"{pair.name} {tag}", source.tag(tag), result.tag(tag))
+            yield kept_check(f"{pair.name} {tag}", source.tag(tag), result.tag(tag))
     yield _disposition(
         f"{pair.name} disposition", source.disposition, result.disposition, shows_another and source.type == "video"
     )
@@ -274,10 +250,10 @@ def _labels(pair: Pair, shows_another: bool, of_source: dict[str, str], of_resul
 def _disposition(name: str, old: tuple[str, ...], new: tuple[str, ...], shows_another: bool) -> Check:
     """An mp4 always plays the first stream of a kind, so it calls it the default."""
     if shows_another and set(old) - set(new) == {"default"}:
-        return Check(name, "ok", f"{_text(new or None)}; the upscaled video is the default one")
+        return Check(name, "ok", f"{as_text(new or None)}; the upscaled video is the default one")
     if set(new) - set(old) == {"default"} and set(old) <= set(new):
-        return Check(name, "ok", f"{_text(old or None)}; default in the result's container")
-    return _kept(name, old or None, new or None)
+        return Check(name, "ok", f"{as_text(old or None)}; default in the result's container")
+    return kept_check(name, old or None, new or None)
 
 
 def _stated_language(stream: StreamDescription) -> str | None:
@@ -286,7 +262,7 @@ def _stated_language(stream: StreamDescription) -> str | None:
 
 def _tags(name: str, source: dict[str, str], result: dict[str, str]) -> Check:
     """Names are compared without case, since Matroska keeps its own in capitals."""
-    old, new = ({k.lower(): v for k, v in tags.items() if not _is_stale(k)} for tags in (source, result))
+    old, new = ({k.lower(): v for k, v in tags.items() if not is_stale(k)} for tags in (source, result))
     if not old:
         return Check(name, "n/a", "none")
     lost = sorted(old.keys() - new.keys())
@@ -294,53 +270,3 @@ def _tags(name: str, source: dict[str, str], result: dict[str, str]) -> Check:
     if changed:
         return Check(name, "differs", ", ".join(f"{key}: {old[key]!r} -> {new[key]!r}" for key in changed))
     return Check(name, "lost" if lost else "ok", ", ".join(lost) if lost else f"{len(old)} equal")
-
-
-def _is_stale(key: str) -> bool:
-    return key.upper().startswith(STALE_TAGS) or key.lower() in CONTAINER_TAGS
-
-
-def _series(name: str, pair: Pair, old: Sequence[int], new: Sequence[int], old_zero: int, new_zero: int) -> Check:
-    times = [
-        [(t - zero) * s.time_base for t in series]
-        for s, series, zero in zip(pair, (old, new), (old_zero, new_zero), strict=True)
-    ]
-    worst, at = _worst(times[0], times[1])
-    if not worst and len(old) == len(new):
-        return Check(name, "ok", f"equal, {len(old)}")
-    missing = f"{abs(len(old) - len(new))} more or fewer, " if len(old) != len(new) else ""
-    status: Status = "ok" if worst <= pair.tolerance and not missing else "differs"
-    return Check(name, status, f"{missing}off by up to {_s(worst)}, at frame {at}; ticks of {pair.result.time_base} s")
-
-
-def _worst(old: Sequence[Fraction], new: Sequence[Fraction]) -> tuple[Fraction, int]:
-    """The greatest difference in seconds, and where it first is."""
-    differences = [abs(a - b) for a, b in zip(old, new, strict=False)]
-    worst = max(differences, default=Fraction(0))
-    return worst, differences.index(worst) if differences else 0
-
-
-def _time(name: str, pair: Pair, old: Fraction, new: Fraction) -> Check:
-    tolerance = max(pair.tolerance, pair.result.time_base)
-    detail = _s(old) if old == new else f"{_s(old)} -> {_s(new)}"
-    return Check(name, "ok" if abs(old - new) <= tolerance else "differs", detail)
-
-
-def _equal(name: str, old: object, new: object) -> Check:
-    return Check(name, "ok" if old == new else "differs", f"{old}" if old == new else f"{old} -> {new}")
-
-
-def _kept(name: str, old: object, new: object) -> Check:
-    if old is None and new is None:
-        return Check(name, "n/a", "not stated")
-    if old == new:
-        return Check(name, "ok", _text(old))
-    return Check(name, "lost" if new is None else "differs", f"{_text(old)} -> {_text(new)}")
-
-
-def _text(value: object) -> str:
-    return "not stated" if value is None else ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _s(seconds: Fraction) -> str:
-    return f"{float(seconds):.6f}".rstrip("0").rstrip(".") + " s"

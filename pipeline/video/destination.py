@@ -15,8 +15,9 @@ from pipeline.errors import ConfigError
 from pipeline.inputs import identify_all
 from pipeline.storage import Store, local_path, normal_url, split_url
 from pipeline.video import streams
+from pipeline.video.labels import telling_tags
+from pipeline.video.numbering import PLACE, TIMES_NAME, file_name, pattern_of
 from pipeline.video.probe import choose_video_stream, open_media
-from pipeline.video.sequence import PLACE, TIMES_NAME, file_name, pattern_of
 
 FOLDER_PATTERN = "%06d.png"
 PICTURES_ONLY = {"image2": "png", "gif": "gif"}  # formats that hold nothing but one video stream, with its codec
@@ -219,7 +220,7 @@ def pictures_only(media: str | BinaryIO, name: str, video_index: int | None) -> 
         video = choose_video_stream(container, name, video_index)
         lost = []
         for what, source in (("the file", container), (f"stream {video.index}", video)):
-            if tags := streams.telling_tags(source, container):
+            if tags := telling_tags(source, container):
                 lost.append(f"tags of {what} that images cannot hold: {', '.join(tags)}")
         if chapters := container.chapters():
             lost.append(f"chapters that images cannot hold: {len(chapters)}")

@@ -25,14 +25,13 @@ from av.video.stream import VideoStream
 
 from pipeline.config import VideoConfig
 from pipeline.errors import ConfigError
+from pipeline.video.labels import copy_container_tags, copy_tags
 from pipeline.video.probe import choose_video_stream, open_media
 from pipeline.video.streams import (
     Opening,
     StreamPlan,
     add_track,
     codec_of,
-    copy_container_tags,
-    copy_tags,
     found_again,
     kind_of,
     lost_tags,

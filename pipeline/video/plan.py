@@ -13,7 +13,7 @@ from pipeline.video.cuts import KEY_FRAME_DISTANCE, plan_segments
 from pipeline.video.fields import Deinterlace, deinterlacing, pictures
 from pipeline.video.hdr import encoder_params, losses
 from pipeline.video.header import UNSTATED
-from pipeline.video.probe import VideoInfo
+from pipeline.video.info import VideoInfo
 from pipeline.video.size import OutputSize, output_size
 from pipeline.video.timeline import Timeline
 from pipeline.video.turn import Matrix, Turn, on_its_side, orientation, turn_of

@@ -27,9 +27,11 @@ from pipeline.video.drymux import plan_streams
 from pipeline.video.encode import check_encoder
 from pipeline.video.fields import pictures
 from pipeline.video.gif import check_gif
+from pipeline.video.info import VideoInfo
+from pipeline.video.numbering import is_sequence
 from pipeline.video.plan import FORMAT_VERSION, VideoPlan, plan_video
-from pipeline.video.probe import VideoInfo, probe
-from pipeline.video.sequence import SequenceFile, identify, is_sequence, open_input
+from pipeline.video.probe import probe
+from pipeline.video.sequence import SequenceFile, identify, open_input
 from pipeline.video.streams import StreamPlan, check_codec, wants_global_header
 from pipeline.video.timeline import Timeline
 from swinir.device import choose_device, choose_tile

@@ -18,10 +18,11 @@ from pipeline.preflight import load_model_spec
 from pipeline.report import Listener
 from pipeline.storage import normal_url
 from pipeline.video.destination import config_for, destination_of, format_of
+from pipeline.video.numbering import is_sequence
 from pipeline.video.plan import EncodeSpec
 from pipeline.video.prepare import Prepared, describe_plan, hold_streams, job_digest, prepare
 from pipeline.video.reader import read_range
-from pipeline.video.sequence import is_sequence, open_input
+from pipeline.video.sequence import open_input
 from pipeline.video.turn import turn_of, turned
 from swinir.colour import planes_to_rgb
 from swinir.resize import resample, resize

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, BinaryIO
 
@@ -20,61 +20,18 @@ from av.video.stream import VideoStream
 
 from pipeline.errors import MediaError
 from pipeline.video.clock import WRAPPING, StreamClock, jump_lines, pause_lines, settle
-from pipeline.video.combing import CombMeter, Interlacing
+from pipeline.video.combing import CombMeter
 from pipeline.video.cropping import window_of
 from pipeline.video.decoder import decoder_for
 from pipeline.video.frames import checksum
-from pipeline.video.header import UNSTATED, Header, read_header
+from pipeline.video.header import Header, read_header
+from pipeline.video.info import VideoInfo
 from pipeline.video.scenes import SceneMeter
 from pipeline.video.tags import TagMeter
 from pipeline.video.timeline import Timeline, TimelineBuilder
-from pipeline.video.times import TimeRepairs
 from pipeline.video.truncation import gif_is_cut, last_duration, matroska_bytes, truncation
 
 UNSPECIFIED = 2  # the H.273 code point of matrix, primaries and transfer that nobody stated
-
-
-@dataclass(frozen=True, slots=True)
-class VideoInfo:
-    """One video stream and its file, as plain values; ``time_base`` and ``rate`` as "num/den" strings."""
-
-    container: str
-    stream: int
-    codec: str
-    width: int
-    height: int
-    pix_fmt: str
-    time_base: str
-    rate: str
-    sample_aspect_ratio: str | None
-    display_matrix: tuple[int, ...] | None
-    color_range: int
-    color_space: int
-    color_primaries: int
-    color_trc: int
-    num_frames: int
-    duration_s: float
-    corner: tuple[int, ...] = (0, 0)  # x and y in a frame where the picture begins that is shown
-    interlacing: Interlacing = field(default_factory=Interlacing)
-    time_repairs: TimeRepairs = field(default_factory=TimeRepairs)
-    chroma_location: str = UNSTATED
-    transparent: bool = False  # in some pixel of some frame
-    mastering_display: tuple[str, ...] = ()  # as hdr.mastering_display
-    content_light: tuple[int, ...] = ()
-    side_data: tuple[str, ...] = ()  # FFmpeg's names of what frames carry besides their picture
-    damage: tuple[str, ...] = ()
-    guesses: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-        return values | {"time_repairs": self.time_repairs.to_json()}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> VideoInfo:
-        fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
-        fields["time_repairs"] = TimeRepairs.from_json(fields["time_repairs"])
-        return cls(**fields | {"interlacing": Interlacing(**fields["interlacing"])})
 
 
 @dataclass(slots=True)

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from pipeline.errors import ConfigError
 from pipeline.video.colours import matrix_policy
 from pipeline.video.frames import layout_of
-from pipeline.video.probe import VideoInfo, probe
+from pipeline.video.info import VideoInfo
+from pipeline.video.probe import probe
 from pipeline.video.reader import read_range
 from pipeline.video.sequence import SequenceFile, open_input
 from pipeline.video.timeline import Timeline

@@ -18,7 +18,8 @@ from pipeline.video.cropping import Window, cropped
 from pipeline.video.decoder import decoder_for
 from pipeline.video.fields import Deinterlace, deinterlaced, frames_needed
 from pipeline.video.frames import checksum, to_planes
-from pipeline.video.probe import VideoInfo, choose_video_stream, open_media, use_threads
+from pipeline.video.info import VideoInfo
+from pipeline.video.probe import choose_video_stream, open_media, use_threads
 from pipeline.video.timeline import Timeline
 from swinir.colour import PlaneLayout
 

@@ -22,9 +22,9 @@ from pipeline.units import Unit
 from pipeline.video.encode import SegmentEncoder, verify_segment
 from pipeline.video.fields import pictures
 from pipeline.video.gif import GifEncoder, verify_gif_segment
+from pipeline.video.info import VideoInfo
 from pipeline.video.packets import read_packets, reorder_depth
 from pipeline.video.plan import VideoPlan
-from pipeline.video.probe import VideoInfo
 from pipeline.video.reader import read_range
 from pipeline.video.sequence import open_input
 from pipeline.video.timeline import Timeline

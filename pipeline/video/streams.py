@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 
 from pipeline.errors import ConfigError
 from pipeline.video.encode import configure
+from pipeline.video.labels import copy_tags, is_stale, kept_tags, telling_tags
 from pipeline.video.plan import EncodeSpec
 from pipeline.video.priming import DELAYED, SampleClock, counts_samples, delayed, skipped_samples
 from pipeline.video.subtitles import TextConverter, text_target
@@ -28,12 +29,6 @@ NONSTRICT_TIMES = 0x20000  # AVFMT_TS_NONSTRICT: decode times may be equal
 
 # Matroska keeps cover art as an attachment of such a type; FFmpeg's names of the codecs.
 COVER_TYPES = {"mjpeg": "image/jpeg", "png": "image/png", "gif": "image/gif", "tiff": "image/tiff"}
-
-# What described the source and not the result, at the beginning of a tag's name in capitals.
-STALE_TAGS = ("BPS", "NUMBER_OF_FRAMES", "NUMBER_OF_BYTES", "_STATISTICS_", "DURATION", "ENCODER", "VENDOR_ID")
-CONTAINER_TAGS = ("major_brand", "minor_version", "compatible_brands")
-MOV_TAGS = ("handler_name", "vendor_id")  # of a stream, which mean nothing elsewhere
-IMPLIED_TAGS = ("alpha_mode", "filename", "mimetype")  # not kept as such
 APPLE_TAGS = "com.apple.quicktime."
 
 
@@ -262,35 +257,6 @@ def add_track(out: OutputContainer, source: Stream, plan: StreamPlan, opening: O
     return Track(stream, rises, clock, sample_rate=sample_rate)
 
 
-def copy_container_tags(out: OutputContainer, container: InputContainer, shift: Fraction = Fraction(0)) -> None:
-    """Title, date and the like, and the chapters, ``shift`` seconds later."""
-    out.metadata.update(kept_tags(container, out.format.name))
-    chapters = container.chapters()
-    for chapter in chapters:
-        assert chapter["time_base"]
-        ticks = round(shift / chapter["time_base"])
-        chapter["start"] += ticks
-        chapter["end"] += ticks
-    if chapters:
-        out.set_chapters(chapters)
-
-
-def copy_tags(source: Stream, target: Stream) -> None:
-    target.metadata.update(kept_tags(source, target.container.format.name))
-    target.disposition = source.disposition
-
-
-def kept_tags(source: Stream | InputContainer, container_format: str) -> dict[str, str]:
-    """The tags that say something of the result too."""
-    tags = {key: value for key, value in source.metadata.items() if not is_stale(key)}
-    if isinstance(source, Stream):
-        if "name" in tags:  # what an mp4 calls the title of a track
-            tags.setdefault("title", tags.pop("name"))
-        if container_format not in ("mp4", "mov"):
-            tags = {key: value for key, value in tags.items() if key.lower() not in MOV_TAGS}
-    return tags
-
-
 def tag_options(container_format: str, container: InputContainer, plans: Iterable[StreamPlan]) -> str:
     """The mp4 muxer's flag for keys of any name. Few players show a title kept so, and no cover art goes with it."""
     names_apple = any(key.lower().startswith(APPLE_TAGS) for key in container.metadata)
@@ -313,18 +279,6 @@ def lost_tags(
     if len(result.chapters()) < len(container.chapters()):
         lines.append(f"chapters that {container_format} cannot hold: {len(container.chapters())}")
     return lines
-
-
-def telling_tags(source: Stream | InputContainer, container: InputContainer) -> list[str]:
-    """The tags of a file or of a stream in it whose loss is worth a word, sorted."""
-    file_made_at = None if source is container else container.metadata.get("creation_time")
-    says_nothing = {("language", "und"), ("creation_time", file_made_at)}
-    tags = kept_tags(source, "").items()
-    return sorted(key for key, value in tags if key.lower() not in IMPLIED_TAGS and (key, value) not in says_nothing)
-
-
-def is_stale(tag: str) -> bool:
-    return tag.upper().startswith(STALE_TAGS) or tag.lower() in CONTAINER_TAGS
 
 
 def found_again(result: InputContainer, plans: Iterable[StreamPlan]) -> dict[int, Stream]:

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from jobs.cli import app
 from pipeline.errors import ConfigError, MediaError
-from pipeline.video.compare import Check, compare
+from pipeline.video.checks import Check
+from pipeline.video.compare import compare
 from pipeline.video.describe import describe, nal_units, payload
 from pipeline.video.description import Description
 from tests.media import write_video

@@ -10,8 +10,8 @@ import pytest
 from pipeline.config import VideoConfig
 from pipeline.errors import ConfigError, MediaError
 from pipeline.video.colours import nearest_format
+from pipeline.video.info import VideoInfo
 from pipeline.video.plan import plan_video
-from pipeline.video.probe import VideoInfo
 from pipeline.video.timeline import Timeline
 from swinir.colour import PlaneLayout
 

@@ -13,8 +13,9 @@ from PIL import Image, ImageCms
 
 from pipeline.errors import ConfigError, MediaError
 from pipeline.storage import Store
+from pipeline.video.numbering import find_sequence
 from pipeline.video.probe import open_media
-from pipeline.video.sequence import find_sequence, open_input
+from pipeline.video.sequence import open_input
 from tests.media import decoded, numbered_frame, numbers, times
 from tests.pipeline.video.test_job import StoppedError, stop_after
 

@@ -11,7 +11,7 @@ import av
 import pytest
 from av.stream import Disposition
 
-from pipeline.video.assemble import in_time_order
+from pipeline.video.interleave import in_time_order
 from tests.media import numbers, times
 from tests.sources import Builder, digests, heard_from, packet_times
 
