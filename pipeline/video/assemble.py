@@ -31,9 +31,9 @@ from pipeline.video.labels import copy_container_tags
 from pipeline.video.matroska import state_pixel_shape
 from pipeline.video.packets import StoredPacket, read_packets
 from pipeline.video.plan import EncodeSpec
-from pipeline.video.probe import open_media
+from pipeline.video.probe import is_cover, open_media
 from pipeline.video.reader import decode
-from pipeline.video.streams import StreamPlan, Taken, Track, add_streams, found_again, is_cover, read_openings, tag_options
+from pipeline.video.streams import StreamPlan, Taken, Track, add_streams, found_again, read_openings, tag_options
 from pipeline.video.timeline import Timeline
 
 Records = Sequence[dict[str, Any]]

@@ -14,7 +14,7 @@ from pipeline.video.frames import layout_of
 from pipeline.video.header import CHROMA_SITES, UNSTATED
 from pipeline.video.info import VideoInfo
 from pipeline.video.packing import REPACKED
-from pipeline.video.probe import UNSPECIFIED
+from pipeline.video.tags import UNSPECIFIED
 from swinir.colour import PlaneLayout
 
 # What frames.from_planes fills, and players play; ffv1 keeps whatever there is. bgr0 is how it takes 8-bit RGB.

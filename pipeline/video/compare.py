@@ -11,7 +11,7 @@ from pipeline.video.colours import guessed_matrix
 from pipeline.video.description import Description, Picture, StreamDescription
 from pipeline.video.header import UNSTATED
 from pipeline.video.labels import is_stale
-from pipeline.video.probe import UNSPECIFIED
+from pipeline.video.tags import UNSPECIFIED
 
 # Of streams: what muxers write of themselves, and what is compared under a name of its own.
 OWN_TAGS = {"handler_name", "vendor_id", "alpha_mode"}

@@ -20,8 +20,8 @@ from pipeline.video.clock import WRAPPING
 from pipeline.video.description import Description, Picture, StreamDescription
 from pipeline.video.hdr import content_light, mastering_display
 from pipeline.video.header import UNSTATED, read_header
-from pipeline.video.probe import UNSPECIFIED, open_media, use_threads
-from pipeline.video.tags import display_matrix, side_data
+from pipeline.video.probe import is_cover, open_media, use_threads
+from pipeline.video.tags import code_of, display_matrix, side_data
 from pipeline.video.times import exact_times, jumps_back, unwrap
 from pipeline.video.truncation import gif_is_cut, last_duration, matroska_bytes, truncation
 
@@ -183,10 +183,6 @@ def _note_frame(frame: Any, codec: str, state: _Seen) -> None:  # noqa: ANN401  
         state.side_data.update(str(entry.type.name) for entry in entries)
 
 
-def is_cover(stream: Stream) -> bool:
-    return bool(stream.disposition & Disposition.attached_pic)
-
-
 def is_chapter_track(stream: Stream) -> bool:
     """Where an mp4 keeps the titles of its chapters, which FFmpeg reads as chapters and shows as an empty stream besides."""
     context = stream.codec_context
@@ -261,9 +257,9 @@ def _picture(stream: Stream, first: av.VideoFrame, seen: _Seen) -> Picture:
         sample_aspect_ratio=stream.sample_aspect_ratio or None,  # type: ignore[attr-defined]
         display_matrix=display_matrix(side_data(first, context.name)),
         color_range=int(first.color_range) or int(context.color_range),
-        color_space=_tag(first.colorspace, context.colorspace),
-        color_primaries=_tag(first.color_primaries, context.color_primaries),
-        color_trc=_tag(first.color_trc, context.color_trc),
+        color_space=code_of(first.colorspace, context.colorspace),
+        color_primaries=code_of(first.color_primaries, context.color_primaries),
+        color_trc=code_of(first.color_trc, context.color_trc),
         chroma_location=seen.chroma_location,
         mastering=tuple(map(Fraction, seen.mastering)) or None,
         light=seen.light or None,
@@ -271,7 +267,3 @@ def _picture(stream: Stream, first: av.VideoFrame, seen: _Seen) -> Picture:
         num_interlaced=seen.num_interlaced,
         formats=tuple(seen.formats),
     )
-
-
-def _tag(of_frame: int, of_stream: int) -> int:
-    return int(of_stream) if int(of_frame) == UNSPECIFIED else int(of_frame)

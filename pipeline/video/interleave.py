@@ -9,7 +9,7 @@ from typing import Any
 import av
 import av.error
 
-from pipeline.video.streams import is_cover
+from pipeline.video.probe import is_cover
 
 LOOK_AHEAD_BYTES = 64 << 20
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import av
 import av.error
 from av.container import InputContainer
-from av.stream import Disposition
+from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from pipeline.errors import MediaError
@@ -27,11 +27,9 @@ from pipeline.video.frames import checksum
 from pipeline.video.header import Header, read_header
 from pipeline.video.info import VideoInfo
 from pipeline.video.scenes import SceneMeter
-from pipeline.video.tags import TagMeter
+from pipeline.video.tags import TagMeter, code_of
 from pipeline.video.timeline import Timeline, TimelineBuilder
 from pipeline.video.truncation import gif_is_cut, last_duration, matroska_bytes, truncation
-
-UNSPECIFIED = 2  # the H.273 code point of matrix, primaries and transfer that nobody stated
 
 
 @dataclass(slots=True)
@@ -65,9 +63,13 @@ def open_media(source: str | BinaryIO, name: str) -> InputContainer:
         raise MediaError(f"{name}: cannot be opened: {_reason(error)}") from error
 
 
+def is_cover(stream: Stream) -> bool:
+    return bool(stream.disposition & Disposition.attached_pic)
+
+
 def choose_video_stream(container: InputContainer, name: str, index: int | None = None) -> VideoStream:
     """The stream to upscale: the one asked for, else FFmpeg's best that is not cover art."""
-    videos = [v for v in container.streams.video if not v.disposition & Disposition.attached_pic]
+    videos = [video for video in container.streams.video if not is_cover(video)]
     if index is not None:
         for video in videos:
             if video.index == index:
@@ -254,9 +256,9 @@ def _conclude(
         sample_aspect_ratio=str(video.sample_aspect_ratio) if video.sample_aspect_ratio else None,
         display_matrix=scan.tags.display_matrix,
         color_range=int(first.color_range) or int(context.color_range),
-        color_space=_tag(first.colorspace, context.colorspace),
-        color_primaries=_tag(first.color_primaries, context.color_primaries),
-        color_trc=_tag(first.color_trc, context.color_trc),
+        color_space=code_of(first.colorspace, context.colorspace),
+        color_primaries=code_of(first.color_primaries, context.color_primaries),
+        color_trc=code_of(first.color_trc, context.color_trc),
         num_frames=len(timeline),
         duration_s=float((timeline.pts[-1] + timeline.duration[-1] - timeline.pts[0]) * video.time_base),
         interlacing=scan.combs.seen,
@@ -271,11 +273,6 @@ def _conclude(
         warnings=tuple(warnings),
     )
     return info, timeline
-
-
-def _tag(of_frame: int, of_stream: int) -> int:
-    """An H.273 code point; a frame's own beats the stream's, 2 means unspecified."""
-    return int(of_stream) if int(of_frame) == UNSPECIFIED else int(of_frame)
 
 
 def _reason(error: Exception) -> str:

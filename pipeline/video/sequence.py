@@ -32,8 +32,8 @@ from pipeline.video.numbering import (
     is_sequence,
     read_times,
 )
-from pipeline.video.probe import UNSPECIFIED
 from pipeline.video.quicktime import SampleKind, header
+from pipeline.video.tags import UNSPECIFIED
 
 DEFAULT_RATE = 25
 READ_AHEAD = 8  # images, from object stores

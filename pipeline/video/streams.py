@@ -21,6 +21,7 @@ from pipeline.video.encode import configure
 from pipeline.video.labels import copy_tags, is_stale, kept_tags, telling_tags
 from pipeline.video.plan import EncodeSpec
 from pipeline.video.priming import DELAYED, SampleClock, counts_samples, delayed, skipped_samples
+from pipeline.video.probe import is_cover
 from pipeline.video.subtitles import TextConverter, text_target
 
 FORMATS = {".mkv": "matroska", ".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".webm": "webm", ".ts": "mpegts", ".gif": "gif"}
@@ -74,10 +75,6 @@ def check_codec(codec: str, container_format: str, destination: str) -> None:
 
 def codec_of(stream: Stream) -> str:
     return stream.codec_context.name if stream.codec_context else getattr(stream, "name", None) or "unknown"
-
-
-def is_cover(stream: Stream) -> bool:
-    return bool(stream.disposition & Disposition.attached_pic)
 
 
 def kind_of(stream: Stream) -> str:

@@ -13,6 +13,7 @@ from pipeline.video.frames import is_transparent
 from pipeline.video.hdr import content_light, mastering_display
 
 FREED_TWICE = ("png", "apng")  # PyAV (18.1) frees the name of an ICC profile with its entry, and again with the frame
+UNSPECIFIED = 2  # the H.273 code point of matrix, primaries and transfer that nobody stated
 NAMES = ("colour range", "colour matrix", "colour primaries", "transfer characteristics")
 
 
@@ -34,6 +35,11 @@ def display_matrix(entries: list[Any]) -> tuple[int, ...] | None:
         if entry.type.name == "DISPLAYMATRIX":
             return struct.unpack("=9i", bytes(entry)[:36])
     return None
+
+
+def code_of(of_frame: int, of_stream: int) -> int:
+    """An H.273 code point of matrix, primaries or transfer: a frame's own beats the stream's."""
+    return int(of_stream) if int(of_frame) == UNSPECIFIED else int(of_frame)
 
 
 @dataclass(slots=True)
