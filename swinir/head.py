@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -40,8 +40,8 @@ class LinearHead(nn.Module):
     def __init__(self, upsample: Callable[[Tensor], Tensor], scale: int, weight: Tensor) -> None:
         super().__init__()
         self.scale = scale
-        found = [kernel_at(upsample, scale, place, weight) for place in itertools.product(PLACES, repeat=2)]
-        for name, each in zip(("kernels", "biases"), zip(*found, strict=True), strict=True):
+        found = zip(*kernels_of(upsample, scale, weight), strict=True)
+        for name, each in zip(("kernels", "biases"), found, strict=True):
             self.register_buffer(name, torch.stack(each).view(3, 3, *each[0].shape), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,16 +53,20 @@ class LinearHead(nn.Module):
         return F.pixel_shuffle(y, self.scale)
 
 
-def kernel_at(upsample: Callable[[Tensor], Tensor], scale: int, place: Sequence[int], weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The kernel (colours * scale^2, C, SIZE, SIZE) and bias of one pixel in an image of SIZE: the output and its gradient."""
-    row, column = place
+def kernels_of(upsample: Callable[[Tensor], Tensor], scale: int, weight: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each of PLACES by row and column the kernel (colours * scale^2, C, SIZE, SIZE) and the bias of the pixel there.
+
+    They are the gradient of the output and, on an image of zeros, the output itself.
+    """
     with torch.enable_grad():
         image = torch.zeros((1, weight.shape[1], SIZE, SIZE), dtype=weight.dtype, device=weight.device)
-        bias = F.pixel_unshuffle(upsample(image), scale)[0, :, row, column].detach()
-        images = image.repeat(len(bias), 1, 1, 1).requires_grad_()  # one for each output
-        outputs = F.pixel_unshuffle(upsample(images), scale)[:, :, row, column].diagonal()
-        (gradient,) = torch.autograd.grad(outputs.sum(), images)
-    return gradient.roll((REACH - row, REACH - column), dims=(2, 3)), bias  # from where the pixel lies to the kernel's middle
+        biases = F.pixel_unshuffle(upsample(image), scale)[0].detach()
+        images = image.repeat(len(biases), 1, 1, 1).requires_grad_()  # one for each output
+        outputs = F.pixel_unshuffle(upsample(images), scale).diagonal()  # (SIZE, SIZE, colours * scale^2)
+        for row, column in itertools.product(PLACES, repeat=2):
+            (gradient,) = torch.autograd.grad(outputs[row, column].sum(), images, retain_graph=True)
+            # From where the pixel lies to the kernel's middle.
+            yield gradient.roll((REACH - row, REACH - column), dims=(2, 3)), biases[:, row, column]
 
 
 @torch.inference_mode(False)

@@ -11,7 +11,7 @@ from tiny import network
 from swinir.head import LinearHead, with_linear_head
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(
     scale=st.sampled_from([2, 3, 4, 8]), height=st.integers(2, 9), width=st.integers(2, 9), batch=st.integers(1, 2),
     chans=st.sampled_from([1, 3]),
