@@ -32,8 +32,10 @@ from jobs.options import (
 )
 from pipeline.config import VideoConfig, build_config
 from pipeline.errors import ConfigError
+from pipeline.storage import local_path
 
 Option = typer.Option
+MOST_REPORT_BYTES = 64 << 20
 
 
 def video(
@@ -92,8 +94,8 @@ def video(
     """Upscale a video: every frame, its exact time, every other stream."""
     options = {key: value for key, value in locals().items() if key in VideoConfig.model_fields}
     settings = build_config(VideoConfig, config, options)
-    if report and (report.is_dir() or not report.absolute().parent.is_dir()):
-        raise ConfigError(f"--report {report} must name a file in a folder that exists")
+    if report:
+        check_report(report, source, destination)
     # Torch, FFmpeg and Ray load only once the settings are known to be right.
     from pipeline.report import listener_for
 
@@ -114,6 +116,24 @@ def video(
     tell(result, as_json)
     if result.get("exit_code"):
         raise typer.Exit(result["exit_code"])
+
+
+def check_report(report: Path, source: str, destination: str) -> None:
+    """ConfigError where the report cannot be written, or would take the place of anything else than a report."""
+    if report.is_dir() or not report.absolute().parent.is_dir():
+        raise ConfigError(f"--report {report} must name a file in a folder that exists")
+    places = [path for path in map(local_path, (source, destination)) if path]
+    if report.resolve() in [Path(place).resolve() for place in places]:
+        raise ConfigError(f"--report {report} is the source or the destination; name another file")
+    if report.exists() and not is_report(report):
+        raise ConfigError(f"--report {report} is there and is no report; name another file, or remove it")
+
+
+def is_report(path: Path) -> bool:
+    try:
+        return path.stat().st_size < MOST_REPORT_BYTES and "source" in json.loads(path.read_bytes())
+    except (ValueError, TypeError):
+        return False
 
 
 def tell(result: dict[str, Any], as_json: bool) -> None:

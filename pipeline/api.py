@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from pipeline.cluster import run_units
@@ -10,20 +11,22 @@ from pipeline.dataset import job as images
 from pipeline.report import PlainListener
 from pipeline.video import job as video
 
+Place = str | os.PathLike[str]  # a path or a URL
 
-def upscale_video(source: str, destination: str, **settings: Any) -> dict[str, Any]:  # noqa: ANN401 - pydantic checks them
+
+def upscale_video(source: Place, destination: Place, **settings: Any) -> dict[str, Any]:  # noqa: ANN401 - pydantic checks them
     """Upscale one video; ``settings`` are the fields of pipeline.config.VideoConfig. Returns the report.
 
     Raises ConfigError, MediaError, OutputError or InterruptedRunError (pipeline.errors).
     """
-    return video.upscale_video(source, destination, build_config(VideoConfig, None, settings), run_units, PlainListener())
+    config = build_config(VideoConfig, None, settings)
+    return video.upscale_video(os.fspath(source), os.fspath(destination), config, run_units, PlainListener())
 
 
-def upscale_images(source: str, destination: str, **settings: Any) -> dict[str, Any]:  # noqa: ANN401
+def upscale_images(source: Place, destination: Place, **settings: Any) -> dict[str, Any]:  # noqa: ANN401
     """Upscale an archive of images; ``settings`` are the fields of pipeline.config.ImagesConfig. Returns the report.
 
     Raises ConfigError, MediaError, OutputError or InterruptedRunError (pipeline.errors).
     """
-    return images.upscale_images(
-        source, destination, build_config(ImagesConfig, None, settings), run_units, PlainListener("images")
-    )
+    config = build_config(ImagesConfig, None, settings)
+    return images.upscale_images(os.fspath(source), os.fspath(destination), config, run_units, PlainListener("images"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -28,7 +29,7 @@ WEIGHTS_SETTINGS = {"weights", "weights_fidelity", "strength"}
 class RunConfig(BaseModel):
     """What the video and the image job share: the model, and where it runs."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     model: str = "lightweight-x2"
     weights: str | None = None
@@ -64,18 +65,12 @@ class VideoConfig(RunConfig):
     segment_seconds: float | None = Field(default=None, gt=0, description="at most this much in a unit; None is 250 frames")
     scale: float | None = Field(default=None, gt=0, le=64, description="of both sides, whatever the model's is")
     height: int | None = Field(default=None, ge=16, le=65536, description="of the picture as it is shown")
-    fit: str | None = Field(
-        default=None, pattern=r"^[1-9]\d{1,4}x[1-9]\d{1,4}$", description="WIDTHxHEIGHT to fill as it is shown"
-    )
+    fit: str | None = Field(default=None, description="WIDTHxHEIGHT to fill as it is shown")
     stream: int | None = Field(default=None, ge=0, description="index of the video stream to upscale")
     deinterlace: DeinterlaceChoice | None = Field(default=None, description="None stops at interlaced video")
     rate: str | None = Field(default=None, description="frames a second of an image sequence, such as 24000/1001")
     on_decode_error: Literal["fail", "repeat"] = "fail"
-    reuse: str = Field(
-        default="exact",
-        pattern=r"^(exact|off|near:\d+(\.\d+)?)$",
-        description="near:T takes tiles within T 8-bit codes for equal",
-    )
+    reuse: str = Field(default="exact", description="or off, or near:T, which takes tiles within T 8-bit codes for equal")
     convert_subtitles: bool = Field(default=False, description="text subtitles into the container's own, without all styles")
     drop_incompatible: bool = False
 
@@ -102,6 +97,20 @@ class VideoConfig(RunConfig):
         if not 0 < exact < 2**31 or exact.denominator >= 2**31:
             raise ValueError("rate must be a positive number or fraction, such as 24000/1001")
         return str(exact)
+
+    @field_validator("fit")
+    @classmethod
+    def _is_a_box(cls, fit: str | None) -> str | None:
+        if fit is not None and not re.fullmatch(r"[1-9]\d{1,4}x[1-9]\d{1,4}", fit):
+            raise ValueError("fit must be a width and a height from 10 to 99999, such as 1920x1080")
+        return fit
+
+    @field_validator("reuse")
+    @classmethod
+    def _is_a_way(cls, reuse: str) -> str:
+        if not re.fullmatch(r"exact|off|near:\d+(\.\d+)?", reuse):
+            raise ValueError("reuse must be exact, off, or near: and a number of 8-bit codes, such as near:1.5")
+        return reuse
 
     @model_validator(mode="after")
     def _one_size(self) -> Self:
@@ -163,13 +172,18 @@ def build_config(kind: type[C], file: str | Path | None, options: dict[str, Any]
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; ConfigError where there is none."""
+    """The mapping in a YAML file, {} where all of it is comments; ConfigError where there is none."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read {path}: {' '.join(str(error).split())}") from error
+    if content is None:
+        return {}
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold a mapping of settings, got {type(content).__name__}")
+    for key in content:
+        if not isinstance(key, str):
+            raise ConfigError(f"{path}: the key {key!r} is no text; quote it (YAML reads on, off, yes and no as true or false)")
     return content
 
 

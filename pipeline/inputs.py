@@ -19,7 +19,7 @@ from pipeline.storage import local_path, one_line
 
 _BLOCK_BYTES = 4 * 2**20
 _NUM_BLOCKS = 16
-_NO_RANGES = "the server cannot serve parts of the file; download it first"
+NO_RANGES = "the server cannot serve parts of the file; download it first"
 # The best first: S3 and https, Azure, Google, Hugging Face, then times.
 _VERSION_FIELDS = (
     "ETag", "etag", "generation", "md5Hash", "blob_id", "Last-Modified", "LastModified", "last_modified", "created"
@@ -143,7 +143,7 @@ def open_input(url: str) -> Iterator[str | BinaryIO]:
         raise MediaError(f"{url}: cannot be read: {one_line(error)}") from error
     with contextlib.closing(file):
         if not file.seekable():
-            raise MediaError(f"{url}: {_NO_RANGES}")
+            raise MediaError(f"{url}: {NO_RANGES}")
         yield cast(BinaryIO, RemoteFile(file, url))
 
 
@@ -184,6 +184,6 @@ class RemoteFile(io.RawIOBase):
         try:
             return retry.call(attempt)
         except Exception as error:
-            reason = _NO_RANGES if "range requests" in str(error) else f"cannot be read: {one_line(error)}"
+            reason = NO_RANGES if "range requests" in str(error) else f"cannot be read: {one_line(error)}"
             self.failure = MediaError(f"{self._url}: {reason}")
             raise self.failure from error

@@ -30,19 +30,19 @@ def load_model_spec(config: RunConfig) -> ModelSpec:
 
 
 @contextmanager
-def lease(destination: str) -> Iterator[None]:
-    """Only one job on a local destination; a second fails at once. The lock dies with the process.
+def lease(destination: str, place: str | None = None) -> Iterator[None]:
+    """Only one job on a local destination; a second fails at once. The lock, beside ``place``, dies with the process.
 
     In object stores two jobs do the same work twice and publish the same bytes; first-writer-wins commits keep them apart.
     An OSError of the job becomes an OutputError.
     """
-    path = local_path(destination)
+    path = local_path(place or destination)
     with nullcontext() if path is None else _lock(Path(path), destination):
         try:
             yield
         except OSError as error:
-            place = error.filename or destination
-            raise OutputError(f"{place}: {error.strerror or error}; the same command goes on from there") from error
+            where = error.filename or destination
+            raise OutputError(f"{where}: {error.strerror or error}; the same command goes on from there") from error
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import yaml
 from jobs.settings import read_settings
 from jobs.train import known_settings, train_config
 from pipeline.config import ImagesConfig, VideoConfig, build_config
+from pipeline.errors import ConfigError
 from pipeline.video.streams import check_codec
 from swinir.degrade import Degradation
 from swinir.presets import preset
@@ -79,3 +80,26 @@ def test_the_papers_settings_are_those_of_the_paper():
     milestones = [step for step in range(1, 500_000) if learning_rate(step, config) < learning_rate(step - 1, config)]
     assert milestones == [250_000, 400_000, 450_000, 475_000]
     assert learning_rate(0, config) == 2e-4
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("on: 1", "the key True is no text; quote it"),
+        ("- a", "must hold a mapping of settings, got list"),
+        ("segment_seconds: .inf", "segment_seconds in .*finite number"),
+        ("stall_seconds: .nan", "stall_seconds in .*finite number"),
+        ("fit: '100'", "fit must be a width and a height from 10 to 99999, such as 1920x1080, got '100'"),
+        ("reuse: near", "reuse must be exact, off, or near: and a number of 8-bit codes"),
+    ],
+)
+def test_a_file_that_says_nothing_sensible_is_refused_in_one_line(tmp_path, text, says):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=says) as refused:
+        build_config(VideoConfig, tmp_path / "c.yaml", {})
+    assert "\n" not in str(refused.value)
+
+
+def test_a_file_of_comments_asks_for_nothing(tmp_path):
+    (tmp_path / "c.yaml").write_text("# crf: 20\n")
+    assert build_config(VideoConfig, tmp_path / "c.yaml", {}) == VideoConfig()

@@ -15,6 +15,7 @@ ORIENTATION = 0x0112
 POINTERS = (0x8769, 0x8825, 0xA005)  # to the directories Exif, GPS and interoperability
 THUMBNAIL_AT, THUMBNAIL_SIZE = 0x0201, 0x0202
 WIDTHS, HEIGHTS = (0x0100, 0xA002), (0x0101, 0xA003)
+RESOLUTIONS = ((0x011A, 0x011B), (0xA20E, 0xA20F))  # across and down: of the picture, of the focal plane
 SHORT, LONG = 3, 4
 MOST_DIRECTORIES = 8  # the standard has four; what points to more is made to keep us busy
 TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
@@ -55,13 +56,17 @@ def orientation(exif: bytes | None) -> int:
     return 1
 
 
-def upright(exif: bytes) -> bytes:
-    """With orientation 1 and without the thumbnail, which shows the picture as it was."""
-    block = bytearray(exif)
-    turned = orientation(exif) != 1
-    for entry in list(_directories(exif)):
-        if entry.tag == ORIENTATION and turned:
+def upright(exif: bytes, turn: int) -> bytes:
+    """With orientation 1 in place of ``turn``, and without the thumbnail, which shows the picture as it was."""
+    block, entries = bytearray(exif), list(_directories(exif))
+    for entry in entries:
+        if entry.tag == ORIENTATION and turn != 1:
             _write(block, entry, 1)
+    if turn >= 5:  # across has become down
+        first = {entry.tag: entry for entry in reversed(entries)}
+        for across, down in RESOLUTIONS:
+            if across in first and down in first:
+                _swap(block, first[across], first[down])
     return _without_thumbnail(block)
 
 
@@ -216,6 +221,16 @@ def _unsigned(block: bytes | bytearray, entry: Entry) -> int:
         return 0
     order = _byte_order(block)
     return int(struct.unpack_from(order + ("H" if entry.kind == SHORT else "I"), block, entry.value_at)[0])
+
+
+def _swap(block: bytearray, one: Entry, other: Entry) -> None:
+    """Let two fields of one kind and size change their values."""
+    size = one.size_bytes
+    end = max(one.value_at, other.value_at) + size
+    if (one.kind, one.count) != (other.kind, other.count) or end > len(block) or abs(one.value_at - other.value_at) < size:
+        return
+    first, second = (slice(entry.value_at, entry.value_at + size) for entry in (one, other))
+    block[first], block[second] = block[second], block[first]
 
 
 def _write(block: bytearray, entry: Entry, value: int) -> None:

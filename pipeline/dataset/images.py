@@ -70,6 +70,7 @@ KNOWN_OTHERS = {
 
 NOT_FOR_PILLOW = ("unknown pixel mode", "unknown data organization", "support not installed", "Unsupported BMP")
 BAND_SAMPLES = 16 << 20
+REDUCED, DNG_VERSION = 0x00FE, 0xC612  # tags: NewSubfileType, of which bit 0 is a reduced picture (TIFF 6.0); DNG 1.7
 
 
 class _OurLimits:
@@ -154,10 +155,12 @@ def check_header(image: Image.Image, kind: str, data: bytes, limits: Limits) -> 
         raise PictureError("skipped", f"{width}x{height} is more than {limits.skip_pixels} pixels")
     if kind == "AVIF" and (found := re.search(rb"av1C..(.)", data[:8192], re.DOTALL)) and found[1][0] & 0x40:
         raise PictureError("unsupported", "AVIF of more than 8 bits, which Pillow cuts; convert it to PNG of 16 bits first")
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and (image.tag_v2.get(REDUCED, 0) & 1 or DNG_VERSION in image.tag_v2):
+        raise PictureError("unsupported", "camera raw, or a TIFF of which the first picture is a preview; develop or unpack it")
     if getattr(image, "is_animated", False) and (
         limits.animated == "refuse" or (limits.animated == "each" and kind not in animation.KINDS)
     ):
-        raise PictureError("unsupported", "several pictures in one file; take the first of each, or leave them")
+        raise PictureError("unsupported", "several pictures in one file; --animated first takes the first of each")
 
 
 def _read(image: ImageFile.ImageFile, kind: str, data: bytes) -> Picture:
@@ -176,9 +179,10 @@ def _read(image: ImageFile.ImageFile, kind: str, data: bytes) -> Picture:
         kind,
         replace(
             metadata,
-            exif=exif.upright(metadata.exif) if metadata.exif else None,
+            exif=exif.upright(metadata.exif, turn) if metadata.exif else None,
             xmp=upright_xmp(metadata.xmp) if metadata.xmp and turn != 1 else metadata.xmp,
             icc=None if image.mode == "CMYK" else metadata.icc,
+            dpi=metadata.dpi[::-1] if metadata.dpi and turn >= 5 else metadata.dpi,
         ),
         lossless=kind == "WEBP" and b"VP8 " not in set(webp_chunks(data, 12)),
     )

@@ -19,6 +19,7 @@ from pipeline.stages import in_parallel
 from pipeline.storage import Store
 
 NUM_READERS = 32
+DAMAGED = (pa.ArrowInvalid, OSError)  # what a damaged Parquet file raises; pages that are damaged are an OSError
 GROUP_ROWS = 1 << 12  # more, and what reads and writes them needs memory to match
 
 

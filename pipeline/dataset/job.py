@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Set
@@ -12,7 +13,8 @@ from typing import Any
 
 from pipeline.config import WEIGHTS_SETTINGS, ImagesConfig
 from pipeline.dataset.card import write_card
-from pipeline.dataset.index import merge_index, moved_outputs
+from pipeline.dataset.gone import units_that_lost
+from pipeline.dataset.index import DAMAGED, merge_index, moved_outputs
 from pipeline.dataset.listing import root_of
 from pipeline.dataset.names import INDEX, REPORT, WORK
 from pipeline.dataset.outputs import is_packed, remove_strays
@@ -35,6 +37,7 @@ FAILED = frozenset({"read_error", "decode_error", "unsupported", "too_large", "m
 NUM_REMOVED_NAMED = 1000
 ROUNDS = 4  # each finds more pictures that kill their process
 CRASHED = "crashed"  # folder of what is known of them
+SOURCE = "source.txt"  # which archive the results are of
 
 # What does not change a byte of the result.
 UNSEEN_SETTINGS = {"device", "workers", "address", "stall_seconds", "fresh", "overwrite", "retry_failed"} | WEIGHTS_SETTINGS
@@ -53,7 +56,7 @@ def upscale_images(
     model = load_model_spec(config)
     out = Store(destination)
     work = Store(out.url_of(WORK))
-    with lease(work.url), tempfile.TemporaryDirectory(prefix="swinir-") as scratch:
+    with lease(destination, work.url), tempfile.TemporaryDirectory(prefix="swinir-") as scratch:
         ledger = Ledger(work)
         is_ours = out.exists(INDEX) or any(True for _ in work.list())
         if config.fresh:
@@ -63,16 +66,18 @@ def upscale_images(
         is_new = ledger.begin(settings)
         if is_new and not (config.overwrite or (config.fresh and is_ours)):
             refuse_foreign(out, ledger)
+        refuse_other_source(work, source, config.overwrite)
         ledger.clear_quarantine()
         before = forget_failed(ledger) if config.retry_failed else ledger.committed()
         listener.phase("listing", None)
         try:
             units = list(plan(source, destination, config, work, digest(settings), listener))
-        except MediaError:
+        except (MediaError, ConfigError):
             if is_new:  # the cure may be another setting
                 ledger.discard()
             raise
-        forget_superseded(ledger, before, {unit.id for unit in units})
+        work.write(SOURCE, normal_url(source).encode())
+        forget_superseded(ledger, out, before, {unit.id for unit in units})
         workload = ShardWorkload(source, config, model, work, out)
         done = run(units, workload, ledger, before, run_units, listener)
         listener.phase("indexing", None)
@@ -93,9 +98,10 @@ def upscale_images(
 
 def check_places(source: str, destination: str) -> None:
     """ConfigError where the destination is the source or holds it, or lies in no folder; creates a local one."""
-    if normal_url(destination) in (normal_url(source), normal_url(root_of(source))):
-        raise ConfigError(f"{destination} is where the source itself is; choose another destination")
     path = local_path(destination)
+    names = {normal_url(destination), normal_url(destination) if path is None else os.path.realpath(path)}
+    if names & {normal_url(source), normal_url(root_of(source))}:
+        raise ConfigError(f"{destination} is where the source itself is; choose another destination")
     if path is not None:
         if not Path(path).parent.is_dir():
             raise ConfigError(f"{Path(path).parent} is not a folder; create it first")
@@ -124,6 +130,18 @@ def refuse_foreign(out: Store, ledger: Ledger) -> None:
         ledger.discard()
         raise ConfigError(
             f"{out.url} holds files that were not made by this program ({found}); pass --overwrite or choose another"
+        )
+
+
+def refuse_other_source(work: Store, source: str, overwrite: bool) -> None:
+    """ConfigError where the results are of another archive: they would go, or mix with those of this one."""
+    if overwrite or not work.exists(SOURCE):
+        return
+    before = work.read(SOURCE).decode()
+    if before != normal_url(source):
+        raise ConfigError(
+            f"the results there are of {before}; choose another destination for {source}, or pass --overwrite where it is the "
+            "same archive that has moved, or is to take its place"
         )
 
 
@@ -163,13 +181,12 @@ def forget_failed(ledger: Ledger) -> dict[str, dict[str, Any]]:
     return records
 
 
-def forget_superseded(ledger: Ledger, records: dict[str, dict[str, Any]], wanted: Set[str]) -> None:
-    """Take back, from ``records`` too, what no unit of the archive as it is now has a use for, or has lost its rows.
+def forget_superseded(ledger: Ledger, out: Store, records: dict[str, dict[str, Any]], wanted: Set[str]) -> None:
+    """Take back, from ``records`` too, what no unit of the archive as it is now has a use for, or has lost a result.
 
     Were the archive ever as it was before, the results would be there no more, or be those of other bytes.
     """
-    stored = set(ledger.store.list(ROWS))
-    for unit_id in [unit_id for unit_id, record in records.items() if unit_id not in wanted or record["rows"] not in stored]:
+    for unit_id in (records.keys() - wanted) | units_that_lost(ledger.store, out, records):
         ledger.forget(unit_id)
         del records[unit_id]
 
@@ -248,11 +265,14 @@ def finish(
     removed: list[str] = []
     if out.exists(INDEX):
         out.download(INDEX, scratch / "before.parquet")
-        for key, before, after in moved_outputs(scratch / "before.parquet", index):
-            if after is None:
-                removed.append(key)
-            elif before and not is_packed(before):  # its source has turned bad, or results another format
-                out.delete(before)
+        try:
+            for key, before, after in moved_outputs(scratch / "before.parquet", index):
+                if after is None and before:
+                    removed.append(key)
+                elif after is not None and before and not is_packed(before):  # its source is bad now, or results another format
+                    out.delete(before)
+        except DAMAGED:
+            listener.warn(f"the {INDEX} that was there is damaged: results whose source has gone are not named")
     if removed:
         listener.warn(f"{len(removed)} pictures are no longer in the source, {removed[0]} for one")
     out.upload(index, INDEX)

@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.dataset.containers import PackedPictures
-from pipeline.dataset.index import NUM_READERS, SCHEMA, Row, read_rows
+from pipeline.dataset.index import DAMAGED, NUM_READERS, SCHEMA, Row, read_rows
 from pipeline.dataset.outputs import is_packed, open_packed
 from pipeline.errors import MediaError
 from pipeline.storage import Store
 
 _NUM_OPEN = 4  # files of rows, and of pictures; shards come in about the order that they had
-_GONE = (OSError, KeyError, MediaError, pa.ArrowInvalid, tarfile.TarError)  # pages that are damaged are an OSError
+_GONE = (*DAMAGED, KeyError, MediaError, tarfile.TarError)
 
 
 class KnownResults:

@@ -161,7 +161,7 @@ def _literal_root(where: str) -> str:
 
 def _walk(root: str, patterns: Patterns | None, exclude: str | None, order: Order) -> Iterator[File]:
     """The files below ``root``, which ends with ``/``."""
-    chosen = _Choice(patterns, _below(root, exclude))
+    chosen = _Choice(patterns, _below(root, exclude), _real(exclude))
     if not place_of(root):
         return _walk_local(root, chosen, order)
     filesystem, path = remote(root)
@@ -181,10 +181,16 @@ def _below(root: str, folder: str | None) -> str:
     return readable(folder[len(root) :]) if folder.startswith(root) else ""
 
 
+def _real(folder: str | None) -> str:
+    path = local_path(folder) if folder is not None else None
+    return os.path.realpath(path) if path is not None else ""
+
+
 @dataclass(frozen=True, slots=True)
 class _Choice:
     patterns: Patterns | None
     excluded: str
+    real_excluded: str  # the same as a local path, "" where it is none
 
     def file(self, key: str) -> bool:
         return self.patterns is None or self.patterns.match(key)
@@ -192,6 +198,12 @@ class _Choice:
     def leaves_out(self, key: str) -> bool:
         """Whether the key is in the excluded folder."""
         return bool(self.excluded) and key.startswith(f"{self.excluded}/")
+
+    def leads_there(self, path: str) -> bool:
+        """Whether a local path is a link into the excluded folder."""
+        if not self.real_excluded or not os.path.islink(path):
+            return False
+        return os.path.commonpath([self.real_excluded, os.path.realpath(path)]) == self.real_excluded
 
     def folder(self, key: str) -> bool:
         return key != self.excluded and (self.patterns is None or self.patterns.may_hold(key))
@@ -213,6 +225,8 @@ def _walk_local(root: str, chosen: _Choice, order: Order) -> Iterator[File]:
             stack.pop()
             continue
         path, key = folder + name, prefix + readable(name)
+        if chosen.leads_there(path):
+            continue
         try:
             status = os.stat(path)
             if not stat.S_ISDIR(status.st_mode):

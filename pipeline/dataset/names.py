@@ -43,6 +43,8 @@ def file_path(key: str, ending: str) -> str:
 def sample_name(key: str) -> str:
     """The name of a WebDataset sample, in which a dot would begin the ending; ``urllib.parse.unquote`` gives the key back."""
     name = key.replace("%", "%25").replace(".", "%2E").replace("\0", "%00")
+    if name.startswith("__"):  # the reader of webdataset takes a folder __like_this__ for something else, and passes over it
+        name = f"%5F{name[1:]}"
     return re.sub(r"(?<![^/])/|/$", "%2F", name)  # tar readers drop a leading slash, and take two for one
 
 

@@ -117,6 +117,8 @@ def choose_column(schema: Any, url: str, image_column: str | None, url_column: s
     if asked:
         if kinds.get(asked) in wanted:
             return asked
+        if asked not in kinds and not any(kinds.values()):
+            raise NoPictureError(f"{url} has no column {asked!r}, nor any of pictures; its columns are {columns}")
         what = f"no column {asked!r}" if asked not in kinds else f"{'no URLs' if url_column else 'no pictures'} in {asked!r}"
         raise ConfigError(f"{url} has {what}; its columns are {columns}")
     candidates = [

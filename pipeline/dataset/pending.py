@@ -79,15 +79,19 @@ class Results:
 
     def __init__(self, scratch: Path) -> None:
         self._scratch = scratch
-        self._rows: dict[tuple[str, bool], Row] = {}
+        self._jobs: dict[tuple[str, bool], tuple[Row, bool]] = {}
 
     def complete(self, job: Job) -> tuple[Row, bytes | Path]:
-        """The row of a finished job and its encoded picture, or the file that it lies in; of a copy, those of the first."""
+        """The row of a finished job and its encoded picture, or the file that it lies in; of a copy, those of the first.
+
+        A copy of what is known is known.
+        """
         row, sha = job.row, job.row.source_sha256
         if not row.status:
-            return replace(self._rows[content_key(row)], key=row.key, row=row.row), self._scratch / sha
+            first, job.is_known = self._jobs[content_key(row)]
+            return replace(first, key=row.key, row=row.row), self._scratch / sha
         if sha:
-            self._rows[content_key(row)] = row
+            self._jobs[content_key(row)] = row, job.is_known
         if job.data:
             (self._scratch / sha).write_bytes(job.data)
         return row, job.data or self._scratch / sha

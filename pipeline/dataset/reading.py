@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, cast
 from pipeline import retry
 from pipeline.errors import ConfigError, MediaError, OutputError
 from pipeline.folders import open_filesystem
-from pipeline.inputs import open_input, why_missing
+from pipeline.inputs import NO_RANGES, open_input, why_missing
 
 _PLACE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://[^/]*")
 
@@ -34,7 +34,12 @@ def remote(url: str) -> tuple[Any, str]:
 
     Only the place is given to fsspec, which would take ``::`` in a name for a chain of URLs.
     """
-    filesystem = _filesystem(place_of(url) + "/")
+    try:
+        filesystem = _filesystem(place_of(url) + "/")
+    except ConfigError as error:
+        if isinstance(error.__cause__, ImportError):
+            raise
+        raise MediaError(one_line(f"{url}: {error.__cause__!s}; use a path, s3://, gs://, az:// or https://")) from error
     return filesystem, str(filesystem._strip_protocol(url))
 
 
@@ -114,6 +119,8 @@ def read_range(url: str, start: int, size: int) -> bytes:
         else:
             filesystem, path = remote(url)
             data = _bytes(lambda: filesystem.cat_file(path, start=start, end=start + size))
+    if len(data) > size:
+        raise MediaError(f"{url}: {NO_RANGES}")
     if len(data) != size:
         raise MediaError(one_line(f"{url}: ends in the middle: {len(data)} of {size} bytes are there from byte {start}"))
     return data

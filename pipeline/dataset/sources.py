@@ -11,9 +11,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from pipeline.dataset.listing import CONTAINERS, File, list_files, look_at
+from pipeline.dataset.listing import CONTAINERS, File, is_side_file, list_files, look_at
 from pipeline.dataset.parquet import PictureColumn
-from pipeline.dataset.reading import NoPictureError, is_web, one_line, opened, place_of, read_bytes, read_range
+from pipeline.dataset.reading import NoPictureError, is_web, local_url, one_line, opened, place_of, read_bytes, read_range
 from pipeline.dataset.tar import Member, list_members
 from pipeline.errors import ConfigError, MediaError, OutputError
 from pipeline.stages import in_parallel
@@ -85,6 +85,8 @@ def open_source(url: str, image_column: str | None = None, url_column: str | Non
         raise ConfigError(
             f"{url} cannot be read in parts because it is compressed; unpack it first, into a folder or a plain .tar"
         )
+    if is_side_file(url) and not url.lower().endswith(".txt") and not os.path.isdir(local_path(url) or ""):
+        raise ConfigError(f"{url} is no picture and no list of them; lists are .txt, with one path or URL a line, or .parquet")
     return _Archive(url, image_column, url_column, exclude)
 
 
@@ -250,13 +252,15 @@ def _looked_at(item: Item) -> Item:
 
 def _beside(list_url: str, value: str) -> str:
     """A URL or path as it stands in the file ``list_url``: a relative one lies beside that file."""
-    if "://" in value:
-        path = local_path(value)
-        return value if path is None else path
+    scheme, sign, rest = value.partition("://")
     place = place_of(list_url)
-    if place:
+    if not sign and not place:
+        return local_url(os.path.normpath(os.path.join(os.path.dirname(list_url), value)))
+    value = value.encode(errors="surrogateescape").decode(errors="replace")
+    if not sign:
         return place + value if value.startswith("/") else f"{list_url.rpartition('/')[0]}/{value}"
-    return os.path.normpath(os.path.join(os.path.dirname(list_url), value))
+    value = f"{scheme.lower()}://{rest}"
+    return local_path(value) or value
 
 
 def _lines(url: str) -> Iterator[str]:
@@ -266,13 +270,13 @@ def _lines(url: str) -> Iterator[str]:
         while rest:
             *lines, rest = rest.split(b"\n")
             for line in lines:
-                yield line.decode(errors="replace")
+                yield line.decode(errors="surrogateescape")
             chunk = file.read(_CHUNK_BYTES)
             if not chunk:
                 break
             rest += chunk
         if rest:
-            yield rest.decode(errors="replace")
+            yield rest.decode(errors="surrogateescape")
 
 
 def read_ahead(

@@ -54,7 +54,7 @@ def list_members(url: str) -> Members:
             while (info := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # it would keep them all
                 name = _key(info.name)
-                if info.isdir() or not name or any(map(is_hidden, name.split("/"))) or is_side_file(name):
+                if info.isdir() or not name or _is_hidden(name) or is_side_file(name):
                     continue
                 links.pop(name, None)
                 if info.issym() or info.islnk():
@@ -72,6 +72,11 @@ def list_members(url: str) -> Members:
             files[name] = replace(target, name=name)
     found.files = sorted(files.values(), key=lambda member: member.name)
     return found
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether nobody wants the member; what lies ``..`` above the folder to unpack in is wanted like any other."""
+    return any(is_hidden(part) for part in name.split("/") if part != "..")
 
 
 def _target(name: str, files: dict[str, Member], links: dict[str, str]) -> Member | None:

@@ -141,8 +141,8 @@ class ShardRunner:
                         num_bands = self._num_bands
                         yield len(rows)
                     continue
-                num_known += job.is_known
                 row, data = results.complete(job)
+                num_known += job.is_known
                 rows.append(replace(row, output=output.add(row, data)) if row.status == "ok" else row)
                 yield len(rows)
             files = output.close()

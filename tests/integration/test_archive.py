@@ -29,8 +29,8 @@ from pipeline.dataset.job import upscale_images
 from pipeline.report import PlainListener
 from pipeline.storage import Store
 from tests.deadly import DeadlyShards
+from tests.pipeline.dataset.archives import encoded, picture, tree, write_archive
 from tests.pipeline.dataset.files import every_kind
-from tests.pipeline.dataset.test_archive_job import encoded, picture, tree, write_archive
 from tests.s3 import ENVIRONMENT, S3Server, s3_server
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -151,6 +151,31 @@ def test_dry_run_shows_the_plan_and_writes_nothing(swinir, clip):
     assert os.listdir(clip.parent) == ["in.mp4"]
 
 
+@pytest.mark.parametrize(
+    ("report", "message"),
+    [
+        ("in.mp4", "is the source or the destination"),
+        ("link.mp4", "is the source or the destination"),
+        ("out.mkv", "is the source or the destination"),
+        ("notes.json", "is there and is no report"),
+        (".", "must name a file"),
+        ("none/report.json", "must name a file"),
+    ],
+)
+def test_a_report_takes_no_other_files_place(swinir, clip, monkeypatch, report, message):
+    monkeypatch.chdir(clip.parent)
+    Path("link.mp4").symlink_to("in.mp4")
+    Path("notes.json").write_text("[1]")
+    before = {path: path.read_bytes() for path in Path().iterdir()}
+    ended = swinir("video", "in.mp4", "out.mkv", *FAST, "--dry-run", "--report", report)
+    assert (ended.code, len(ended.err.splitlines())) == (2, 1)
+    assert message in ended.err
+    assert {path: path.read_bytes() for path in Path().iterdir()} == before
+    for _ in range(2):
+        assert swinir("video", "in.mp4", "out.mkv", *FAST, "--dry-run", "--report", "mine.json").code == 0
+    assert json.loads(Path("mine.json").read_text())["frames"] == 60
+
+
 def test_encoders_do_not_print_about_themselves(clip):
     ended = finish(
         start("video", clip, clip.with_name("out.mp4"), *FAST[:2], "--codec", "libsvtav1", "--preset", "12", "--dry-run")

@@ -13,6 +13,7 @@ import av
 import numpy as np
 import pytest
 
+from pipeline.dataset.reading import read_range
 from pipeline.errors import ConfigError, MediaError
 from pipeline.inputs import identify, open_input
 from pipeline.storage import Store
@@ -159,5 +160,7 @@ def test_a_server_without_ranges_is_refused(http_url: str) -> None:
         file.seek(-256, 2)
         with pytest.raises(MediaError, match="download it first"):
             file.read()
+    with pytest.raises(MediaError, match="download it first"):
+        read_range(http_url, 512, 512)
     with pytest.raises(MediaError, match="no such file"):
         identify(http_url.replace("in.mp4", "nothing.mp4"))

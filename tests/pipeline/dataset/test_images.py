@@ -8,6 +8,7 @@ import threading
 import warnings
 import zlib
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,6 +66,20 @@ def test_f2_orientation_is_applied_once_and_reset(kind: str, orientation: int) -
     assert exif.orientation(again.metadata.exif) == 1
 
 
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
+def test_f2_dots_an_inch_turn_with_the_picture(kind: str, orientation: int) -> None:
+    block = Image.Exif()
+    block[0x0112], block[0x011A], block[0x011B] = orientation, 204.0, 98.0
+    picture = read(saved(Image.fromarray(drawn()), kind, exif=block, dpi=(204, 98)))
+    expected = (204, 98) if orientation < 5 else (98, 204)
+    kept = Image.Exif()
+    if picture.metadata.exif:
+        kept.load(picture.metadata.exif)
+        assert (kept[0x011A], kept[0x011B]) == expected
+    assert picture.metadata.dpi == pytest.approx(expected, abs=0.02)
+
+
 def _with(image: Image.Image, block: Image.Exif) -> Image.Image:
     return Image.open(io.BytesIO(saved(image, "PNG", exif=block)))
 
@@ -102,14 +117,14 @@ def test_f2_thumbnails_are_dropped_and_nothing_moves(order: str) -> None:
     second = struct.pack(order + "HHHIIHHIII", 2, 0x0201, 4, 1, 68, 0x0202, 4, 1, 12, 0)
     block = head + first + second + b"\xff\xd8thumbnail\xd9" + b"maker"
     assert block[80:] == b"maker"
-    result = exif.upright(block)
+    result = exif.upright(block, exif.orientation(block))
     assert len(result) == len(block)
     assert result[80:] == b"maker"
     assert b"thumbnail" not in result
     assert exif.orientation(result) == 1
     assert struct.unpack_from(order + "I", result, 34)[0] == 0
     at_the_end = block[:80] + b""
-    shorter = exif.upright(at_the_end[:18] + struct.pack(order + "HHII", 0x010F, 2, 4, 0) + at_the_end[30:])
+    shorter = exif.upright(at_the_end[:18] + struct.pack(order + "HHII", 0x010F, 2, 4, 0) + at_the_end[30:], 1)
     assert len(shorter) == 38
 
 
@@ -257,11 +272,17 @@ def test_f1_what_is_no_picture_is_refused_in_one_line(data: bytes, status: str, 
     assert (found, words in message, "\n" in message) == (status, True, False), message
 
 
+@pytest.mark.parametrize("tags", [{254: 1}, {50706: b"\1\4\0\0"}])
+def test_f1_a_preview_in_place_of_a_raw_picture_is_refused(tags: dict[int, Any]) -> None:
+    with pytest.raises(PictureError, match="camera raw, or a TIFF of which the first picture is a preview"):
+        read(saved(Image.fromarray(drawn()), "TIFF", tiffinfo=tags))
+
+
 def test_f1_animations_are_refused_or_their_first_picture_is_taken() -> None:
     for name in ("animated gif", "animated webp", "animated png", "pages"):
         assert refused(FILES[name], animated="refuse") == (
             "unsupported",
-            "several pictures in one file; take the first of each, or leave them",
+            "several pictures in one file; --animated first takes the first of each",
         )
         assert np.abs(read(FILES[name]).pixels.astype(int) - drawn()).mean() < 20
 

@@ -59,6 +59,7 @@ def test_f1_a_sample_name_gives_its_key_back_and_holds_no_dot(some):
     for name in names.values():
         assert "." not in name
         assert "" not in name.split("/")
+        assert not name.startswith("__"), "readers pass over those"
 
 
 def test_f1_very_long_names_stay_apart_and_keep_their_ending():

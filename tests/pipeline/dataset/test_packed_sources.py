@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import tarfile
 from pathlib import Path
@@ -212,6 +213,16 @@ def test_a_table_of_no_pictures_beside_others_is_one_row(tmp_path: Path) -> None
     assert not found
 
 
+def test_a_table_of_no_pictures_is_one_row_beside_others_of_which_a_column_was_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(parquet({"n": pa.array([1])}))
+    (tmp_path / "b.parquet").write_bytes(parquet({"a": pa.array([b"1"]), "b": pa.array([b"2"])}))
+    found = contents(str(tmp_path), image_column="b")
+    assert "has no column 'b', nor any of pictures; its columns are n" in str(found.pop("a.parquet/"))
+    assert list(found.values()) == [b"2"]
+    with pytest.raises(ConfigError, match="has no column 'b'"):
+        contents(str(tmp_path / "a.parquet"), image_column="b")
+
+
 def test_a_file_that_is_no_parquet_is_one_row(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"not at all")
     ((key, reason),) = contents(str(tmp_path)).items()
@@ -233,6 +244,26 @@ def test_a_text_file_lists_urls_and_paths_beside_it(store_url: str, tmp_path: Pa
     assert list(found.values())[:3] == [b"beside", b"local", b"beside"]
     assert "gone.png: no such file" in str(found["urls.txt/000000004"])
     assert list(contents(store_url)) == ["in/a b.png", "urls.txt"]  # in a folder it is a file like any other
+
+
+def test_one_bad_line_of_a_list_is_one_row(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"a")
+    path = os.fsencode(tmp_path) + b"/latin\xe9.png"
+    Path(os.fsdecode(path)).write_bytes(b"not UTF-8")
+    lines = b"htps://host/typo.jpg\n" + path + b"\nlatin\xe9.png\n" + f"FILE://{tmp_path}/a.png\na.png\n".encode()
+    (tmp_path / "urls.txt").write_bytes(lines)
+    found = list(contents(str(tmp_path / "urls.txt")).values())
+    assert str(found[0]) == "htps://host/typo.jpg: Protocol not known: htps; use a path, s3://, gs://, az:// or https://"
+    assert found[1:] == [b"not UTF-8", b"not UTF-8", b"a", b"a"]
+
+
+@pytest.mark.parametrize("name", ["list.csv", "notes.json"])
+def test_a_file_that_is_named_is_a_picture_or_a_list(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"url\na.png\n")
+    with pytest.raises(ConfigError, match=r"is no picture and no list of them; lists are \.txt"):
+        contents(str(tmp_path / name))
+    (tmp_path / "folder.csv").mkdir()
+    assert contents(str(tmp_path / "folder.csv")) == {}
 
 
 def test_a_change_behind_a_url_is_noticed_but_in_the_web(store_url: str) -> None:
