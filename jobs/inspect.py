@@ -61,7 +61,7 @@ def explained(checks: list[Check], result: str) -> list[Check]:
     told = []
     for check in checks:
         stream = said.get(" ".join(check.name.split()[:2]), {})
-        listed = check.status in ("differs", "lost") and stream.get("action") in ("drop", "convert")
+        listed = check.status in ("differs", "lost") and stream.get("action") in ("drop", "convert", "rewrite")
         told.append(check._replace(detail=f"{check.detail} (reported: {stream['reason']})") if listed else check)
     return told
 

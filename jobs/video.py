@@ -57,7 +57,7 @@ def video(
     scale: Annotated[float | None, Option(help="How many times larger, 1.5 for example. [default: the model's scale]")] = None,
     height: Annotated[int | None, Option(help="Height of the result in square pixels, 2160 for example.")] = None,
     fit: Annotated[str | None, Option(help="The box to fill, in square pixels, 3840x2160 for example.")] = None,
-    segment_seconds: Annotated[float | None, Option(help="Most video in a unit of work. [default: 250 frames]")] = None,
+    segment_seconds: Annotated[float | None, Option(help="Video in a unit of work; 24 frames or more. [default: 250]")] = None,
     stream: Annotated[int | None, Option(help="Index of the video stream, where there are several.")] = None,
     rate: Annotated[str | None, Option(help="Frames a second of an image sequence. [default: its times.csv, or 25]")] = None,
     deinterlace: Annotated[

@@ -62,7 +62,7 @@ class VideoConfig(RunConfig):
     preset: str | None = None
     pix_fmt: str | None = None
     encoder_threads: int = Field(default=4, ge=1, description="part of the result: encoders' bytes depend on it")
-    segment_seconds: float | None = Field(default=None, gt=0, description="at most this much in a unit; None is 250 frames")
+    segment_seconds: float | None = Field(default=None, gt=0, description="in a unit, 24 frames or more; None is 250 frames")
     scale: float | None = Field(default=None, gt=0, le=64, description="of both sides, whatever the model's is")
     height: int | None = Field(default=None, ge=16, le=65536, description="of the picture as it is shown")
     fit: str | None = Field(default=None, description="WIDTHxHEIGHT to fill as it is shown")

@@ -88,8 +88,14 @@ def assemble(
         joined = video_packets(records, store, timeline, spec, video, round(shift / Fraction(spec.time_base)))
         try:
             with closing(joined):  # it holds the local copy of a segment
+                by_place = {track.stream.index: track for track in tracks.values()}
                 for packet in merge(joined, in_time_order(copied, num_streams)):
-                    out.mux(packet)
+                    try:
+                        out.mux(packet)
+                    except av.error.InvalidDataError:
+                        if packet.stream_index not in by_place:
+                            raise
+                        by_place[packet.stream_index].refuse()  # hours of work are not lost for one packet of sound
         except (av.error.FFmpegError, ValueError) as error:
             raise OutputError(f"{name}: the result cannot be written: {error}") from error
         shapes = {video.index: (spec.width, spec.height, Fraction(spec.sample_aspect_ratio or 0))}
@@ -282,7 +288,7 @@ def verify(
         counts = dict.fromkeys(range(len(container.streams)), 0)
         for packet in container.demux():
             counts[packet.stream_index] += packet.size > 0
-    for index, (num_packets, _) in taken.items():
+    for index, (num_packets, *_) in taken.items():
         if index not in found:
             raise OutputError(f"{name}: copied stream {index} cannot be read back")
         if counts[found[index]] < num_packets:

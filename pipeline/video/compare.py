@@ -12,10 +12,11 @@ from pipeline.video.description import Description, Picture, StreamDescription
 from pipeline.video.header import UNSTATED
 from pipeline.video.labels import is_stale
 from pipeline.video.tags import UNSPECIFIED
+from pipeline.video.turn import on_its_side, turn_of
 
 # Of streams: what muxers write of themselves, and what is compared under a name of its own.
 OWN_TAGS = {"handler_name", "vendor_id", "alpha_mode"}
-COMPARED = {"language", "title", "filename", "mimetype"}
+COMPARED = {"language", "title", "name", "filename", "mimetype"}
 
 
 def compare(source: Description, result: Description) -> list[Check]:
@@ -31,7 +32,7 @@ def compare(source: Description, result: Description) -> list[Check]:
     first = {r.index for s, r in pairs if s.type == "video" and s.hashes != r.hashes and "default" in r.disposition}
     for pair in pairs:
         if pair.source.picture and pair.result.picture:
-            checks += _pictures(pair, pair.source.picture, pair.result.picture, result.container != "mpegts")
+            checks += _pictures(pair, pair.source.picture, pair.result.picture, result.container)
         if pair is not clock and clock:
             checks += _offset(pair, clock)
         if pair.source.hashes and not (pair.source.picture and pair.source.hashes != pair.result.hashes):
@@ -100,15 +101,15 @@ def _chapters(source: Description, result: Description, clock: Pair | None) -> I
         yield Check("chapters", "ok", f"{len(source.chapters)}, times within {as_seconds(worst)}")
 
 
-def _pictures(pair: Pair, old: Picture, new: Picture, has_durations: bool) -> Iterator[Check]:
+def _pictures(pair: Pair, old: Picture, new: Picture, container: str) -> Iterator[Check]:
     name, (source, result) = pair.name, pair
     yield equal_check(f"{name} frames", len(source.shown), len(result.shown))
     yield series_check(f"{name} frame times", pair, source.shown, result.shown, source.shown[0], result.shown[0])
-    if has_durations:
+    if container != "mpegts":
         yield from _durations(pair)
     else:
         yield Check(f"{name} duration", "n/a", "a transport stream states no duration of its last frame")
-    yield from _geometry(name, old, new)
+    yield from _geometry(name, old, new, container in ("mpegts", "gif"))
     yield from _colour(name, old, new)
     form = f"{old.pix_fmt} -> {new.pix_fmt}"
     yield Check(f"{name} depth", "ok" if new.depth >= old.depth else "lost", form)
@@ -123,9 +124,11 @@ def _durations(pair: Pair) -> Iterator[Check]:
         yield time_check(f"{pair.name} {label}", pair, *(((s.end or 0) - s.shown[frame]) * s.time_base for s in pair))
 
 
-def _geometry(name: str, old: Picture, new: Picture) -> Iterator[Check]:
+def _geometry(name: str, old: Picture, new: Picture, holds_no_turn: bool) -> Iterator[Check]:
     size = f"{old.width}x{old.height} -> {new.width}x{new.height}"
-    turned = old.display_matrix is not None and new.display_matrix is None and _turns(old.display_matrix)
+    # Where the result states no turn, its pixels may be turned, which only a change of sides shows.
+    turn = turn_of(old.display_matrix) if new.display_matrix is None else None
+    turned = on_its_side(turn)
     width, height = (old.height, old.width) if turned else (old.width, old.height)
     across, down = Fraction(new.width, width), Fraction(new.height, height)
     old_sar, new_sar = old.sample_aspect_ratio or Fraction(1), new.sample_aspect_ratio or Fraction(1)
@@ -140,7 +143,7 @@ def _geometry(name: str, old: Picture, new: Picture) -> Iterator[Check]:
         yield Check(f"{name} size", "ok" if across == down or same_shape else "differs", f"{size}, {ratio}")
     kept = old_sar == new_sar or (across != down and same_shape)
     yield Check(f"{name} sample aspect", "ok" if kept else "differs", f"{old_sar} -> {new_sar}")
-    if turned:
+    if turn and (turned or holds_no_turn):
         yield Check(f"{name} rotation", "ok", "applied to the pixels")
     else:
         # The last column and the translation do not show; sizes change with the picture.
@@ -151,10 +154,6 @@ def _linear(matrix: tuple[int, ...] | None) -> tuple[int, ...] | None:
     """What of a display matrix turns and mirrors; None where that is nothing."""
     linear = None if matrix is None else (matrix[0], matrix[1], matrix[3], matrix[4])
     return None if linear == (65536, 0, 0, 65536) else linear
-
-
-def _turns(matrix: tuple[int, ...]) -> bool:
-    return matrix[0] == matrix[4] == 0
 
 
 def _colour(name: str, old: Picture, new: Picture) -> Iterator[Check]:
@@ -168,6 +167,9 @@ def _colour(name: str, old: Picture, new: Picture) -> Iterator[Check]:
     stated = converted or (new.color_space == guess != guessed_matrix(new.width, new.height))
     for what in ("color_space", "color_primaries", "color_trc"):
         a, b = (None if code == UNSPECIFIED else code for code in (getattr(old, what), getattr(new, what)))
+        if what == "color_space" and new.kind in ("rgb", "gray"):
+            yield Check(f"{name} matrix", "n/a", f"{new.kind} has none")
+            continue
         label = {"color_space": "matrix", "color_primaries": "primaries", "color_trc": "transfer"}[what]
         yield _code(f"{name} {label}", a, b, stated and what == "color_space")
     sites = [None if p.chroma_location == UNSTATED else p.chroma_location for p in (old, new)]
@@ -236,8 +238,9 @@ def _labels(pair: Pair, shows_another: bool, of_source: dict[str, str], of_resul
     if not source.picture:
         yield equal_check(f"{pair.name} codec", source.codec, result.codec)
     yield kept_check(f"{pair.name} language", _stated_language(source), _stated_language(result))
-    for tag in ("title", "filename", "mimetype"):
-        if tag == "title" or source.tag(tag):
+    yield kept_check(f"{pair.name} title", source.title, result.title)
+    for tag in ("filename", "mimetype"):
+        if source.tag(tag):
             yield kept_check(f"{pair.name} {tag}", source.tag(tag), result.tag(tag))
     yield _disposition(
         f"{pair.name} disposition", source.disposition, result.disposition, shows_another and source.type == "video"

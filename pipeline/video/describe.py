@@ -20,7 +20,9 @@ from pipeline.video.clock import WRAPPING
 from pipeline.video.description import Description, Picture, StreamDescription
 from pipeline.video.hdr import content_light, mastering_display
 from pipeline.video.header import UNSTATED, read_header
+from pipeline.video.integrity import PacketCheck
 from pipeline.video.probe import is_cover, open_media, use_threads
+from pipeline.video.streams import codec_of
 from pipeline.video.tags import code_of, display_matrix, side_data
 from pipeline.video.times import exact_times, jumps_back, unwrap
 from pipeline.video.truncation import gif_is_cut, last_duration, matroska_bytes, truncation
@@ -43,6 +45,7 @@ class _Seen:
     num_samples: int = 0
     num_interlaced: int = 0
     num_bad: int = 0
+    num_damaged: int = 0  # packets and frames that say so of themselves
     formats: dict[tuple[int, int, str], None] = field(default_factory=dict)
     first: av.VideoFrame | None = None
     chroma_location: str = UNSTATED
@@ -58,7 +61,7 @@ def describe(source: str | BinaryIO, name: str) -> Description:
         seen = {stream.index: _Seen() for stream in container.streams}
         for video in container.streams.video:
             seen[video.index].chroma_location = read_header(container, video.index).chroma_location
-        damage = [*_read(container, seen)]
+        damage = [*_read(container, source, seen)]
         last_end_s = max((s.end_s for s in seen.values()), default=0.0)
         for video in container.streams.video:
             state = seen[video.index]
@@ -72,6 +75,11 @@ def describe(source: str | BinaryIO, name: str) -> Description:
             if not (is_chapter_track(stream) and container.chapters())
         )
         damage += [f"stream {index}: {s.num_bad} packets cannot be decoded" for index, s in seen.items() if s.num_bad]
+        damage += [
+            f"stream {index}: {s.num_damaged} packets or frames are incomplete or fail their checksum"
+            for index, s in seen.items()
+            if s.num_damaged
+        ]
         return Description(
             name=name,
             container=container.format.name,
@@ -88,10 +96,11 @@ def describe(source: str | BinaryIO, name: str) -> Description:
         )
 
 
-def _read(container: InputContainer, seen: dict[int, _Seen]) -> Iterator[str]:
+def _read(container: InputContainer, source: str | BinaryIO, seen: dict[int, _Seen]) -> Iterator[str]:
     for video in container.streams.video:
         use_threads(video, 0)
     packets = container.demux()
+    checks = {stream.index: PacketCheck(stream, source) for stream in container.streams}
     while True:
         try:
             packet = next(packets)
@@ -103,6 +112,7 @@ def _read(container: InputContainer, seen: dict[int, _Seen]) -> Iterator[str]:
         stream, state = packet.stream, seen[packet.stream.index]
         if packet.size:
             _note_packet(packet, state)
+            state.num_damaged += bool(checks[stream.index].damage(packet))
         if stream.type in ("video", "audio") and not is_cover(stream) and stream.codec_context:
             try:
                 for frame in packet.decode():
@@ -175,6 +185,7 @@ def _note_frame(frame: Any, codec: str, state: _Seen) -> None:  # noqa: ANN401  
     state.shown.append(frame.pts)
     state.last_duration = frame.duration or 0
     state.num_interlaced += bool(frame.interlaced_frame)
+    state.num_damaged += bool(frame.is_corrupt)
     state.formats[frame.width, frame.height, frame.format.name] = None
     if frame.key_frame:
         entries = side_data(frame, codec)
@@ -185,8 +196,7 @@ def _note_frame(frame: Any, codec: str, state: _Seen) -> None:  # noqa: ANN401  
 
 def is_chapter_track(stream: Stream) -> bool:
     """Where an mp4 keeps the titles of its chapters, which FFmpeg reads as chapters and shows as an empty stream besides."""
-    context = stream.codec_context
-    return stream.type == "data" and context is not None and context.name == "bin_data"
+    return stream.type == "data" and codec_of(stream) == "bin_data"
 
 
 def _conclude(stream: Stream, seen: _Seen, container: str, notes: list[str], damage: list[str]) -> StreamDescription:

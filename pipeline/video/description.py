@@ -63,6 +63,11 @@ class StreamDescription:
     def language(self) -> str:
         return self.tag("language") or "und"
 
+    @property
+    def title(self) -> str | None:
+        """An mp4 keeps the title of a track as its ``name``."""
+        return self.tag("title") or self.tag("name")
+
     def tag(self, name: str) -> str | None:
         """A tag by its name, in whatever case the container keeps it."""
         return next((value for key, value in self.tags.items() if key.lower() == name), None)

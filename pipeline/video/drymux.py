@@ -62,6 +62,11 @@ def plan_streams(
         video = choose_video_stream(container, name, config.stream)
         bench = Bench(container, video, container_format, config, openings)
         if refusal := bench.refusal([bench.upscaled]):
+            if config.pix_fmt:
+                raise ConfigError(
+                    f"{config.codec} in {container_format} takes no --pix-fmt {config.pix_fmt} ({refusal}); leave it out, or "
+                    "choose another"
+                )
             video_codec = f"{config.codec} video ({refusal})"
             raise ConfigError(f"{name}: {container_format} cannot hold {video_codec}; choose .mkv or another --codec")
         plans = [bench.plan(stream) for stream in container.streams]
@@ -75,7 +80,17 @@ def plan_streams(
         refusal = bench.refusal(plans)
     if refusal:
         raise ConfigError(f"{name}: {container_format} cannot hold these streams together: {refusal}; choose .mkv")
-    return plans, bench.lost_tags
+    return plans, bench.lost_tags + (lost_priming(plans, openings) if container_format == "mpegts" else [])
+
+
+def lost_priming(plans: list[StreamPlan], openings: dict[int, Opening]) -> list[str]:
+    """A transport stream has no place to say which samples are not to be heard."""
+    counts = {p.index: openings[p.index].num_skipped for p in plans if p.action == "copy" and p.index in openings}
+    return [
+        f"stream {index}: its first {count} samples, which are not to be heard, will be: mpegts cannot hide them"
+        for index, count in counts.items()
+        if count
+    ]
 
 
 class Sample(NamedTuple):
@@ -157,7 +172,7 @@ class Bench:
         if stream.type != "data" or "mov" not in self._container.format.name:
             return None
         time_code = stream.metadata.get("timecode")
-        if time_code and self._video.metadata.get("timecode") == time_code:
+        if time_code and self._video.metadata.get("timecode") == time_code and self._format != "mpegts":
             return f"its time code, {time_code}, goes along with the video"
         if codec_of(stream) == "bin_data" and self._container.chapters() and self._format in ("mp4", "mov", "matroska", "webm"):
             return "its titles go along as chapters"
@@ -198,10 +213,18 @@ class Bench:
         out.start_encoding()
         for packet in encoded(pictures):
             out.mux(packet)
+        refused: dict[int, list[av.error.InvalidDataError]] = {}
         for index, sample in self._samples:
             taken = tracks[index].take(sample.fresh()) if index in tracks else None
-            if taken is not None:
-                out.mux(taken)
+            try:
+                if taken is not None:
+                    out.mux(taken)
+            except av.error.InvalidDataError as error:
+                tracks[index].refuse()
+                refused.setdefault(index, []).append(error)
+        for index, errors in refused.items():
+            if len(errors) > tracks[index].taken.num_packets:  # not damage here and there: the container does not take it
+                raise errors[0]
 
     def _add_video(self, out: OutputContainer) -> VideoStream:
         stream = out.add_stream(self._config.codec, rate=self._video.guessed_rate or 25)  # a time code counts in it

@@ -117,7 +117,7 @@ def run_and_join(job: Prepared, run: Ledger, target: Path, run_units: RunUnits, 
         refuse_unfinished(outcome, units)
         records = sorted(outcome.committed.values(), key=lambda record: record["index"])
         try:
-            moved = join(job, run.store, records, target, listener)
+            moved, refused = join(job, run.store, records, target, listener)
         except DamagedSegmentError as damaged:
             listener.warn(f"{damaged}; done again")
             run.forget(units[damaged.index].id)
@@ -129,7 +129,8 @@ def run_and_join(job: Prepared, run: Ledger, target: Path, run_units: RunUnits, 
         new = [unit for unit in units if unit.id not in before]
         report = describe(job, units, new, size_bytes(target))
         return report | {
-            "warnings": [*report["warnings"], *moved],
+            "warnings": [*report["warnings"], *moved, *refused],
+            "exit_code": 3 if refused else report["exit_code"],
             "made_with": [{"precision": precision, "tile": tile} for precision, tile in made],
             "nonfinite_tiles": sum(record["nonfinite_tiles"] for record in records),
             "tiles_reused": sum(record["tiles_reused"] for record in records),
@@ -150,8 +151,13 @@ def refuse_unfinished(outcome: Outcome, units: list[Unit]) -> None:
             )
 
 
-def join(job: Prepared, segments: Store, records: list[dict[str, Any]], target: Path, listener: Listener) -> list[str]:
-    """Assemble and verify; no trace of ``target`` stays where that fails half-way. Returns what became known only then."""
+def join(
+    job: Prepared, segments: Store, records: list[dict[str, Any]], target: Path, listener: Listener
+) -> tuple[list[str], list[str]]:
+    """Assemble and verify; no trace of ``target`` stays where that fails half-way.
+
+    Returns what became known only then: packets that moved, and those that are so damaged that no container takes them.
+    """
     if target.is_dir():
         shutil.rmtree(target)
     target.unlink(missing_ok=True)
@@ -161,7 +167,7 @@ def join(job: Prepared, segments: Store, records: list[dict[str, Any]], target: 
             write_pictures(target, destination_of(job.destination), media, packets, job.pictures, job.plan.encode)
         listener.phase("verifying", None)
         verify_pictures(target, job.destination, job.pictures, job.plan.encode)
-        return []
+        return [], []
     with open_input(job.source, job.config.rate) as media:
         taken = assemble(
             target,
@@ -177,11 +183,17 @@ def join(job: Prepared, segments: Store, records: list[dict[str, Any]], target: 
         )
     listener.phase("verifying", None)
     verify(target, job.destination, job.pictures, job.plan.encode, job.streams, taken)
-    return [
-        f"stream {index}: {moved} of {count} packets did not rise in time and were moved up by a tick or more"
-        for index, (count, moved) in taken.items()
-        if moved
+    moved = [
+        f"stream {index}: {moves} of {count} packets did not rise in time and were moved up by a tick or more"
+        for index, (count, moves, _) in taken.items()
+        if moves
     ]
+    refused = [
+        f"stream {index}: {count} packets are damaged and are not in the result"
+        for index, (_, _, count) in taken.items()
+        if count
+    ]
+    return moved, refused
 
 
 def describe(job: Prepared, units: list[Unit], new: list[Unit], size_bytes: int) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def plan_video(
     source_size = OutputSize(info.width, info.height, info.sample_aspect_ratio)
     width, height, pixel_shape = output_size(source_size, scale, config, turned, guesses)
     if config.codec in PICTURE_CODECS:
-        display_matrix, turn = None, turn_of(info.display_matrix)
+        display_matrix, turn = orientation(info.display_matrix, config.codec, Fraction(width, info.width))
     else:
         display_matrix, turn = orientation(info.display_matrix, container_format, Fraction(width, info.width))
         if turn:

@@ -26,6 +26,7 @@ from pipeline.video.decoder import decoder_for
 from pipeline.video.frames import checksum
 from pipeline.video.header import Header, read_header
 from pipeline.video.info import VideoInfo
+from pipeline.video.integrity import PacketCheck
 from pipeline.video.scenes import SceneMeter
 from pipeline.video.tags import TagMeter, code_of
 from pipeline.video.timeline import Timeline, TimelineBuilder
@@ -110,7 +111,7 @@ def _probe(
         header = read_header(container, video.index)
         use_threads(video, threads)
         scan = _Scan(name_at=getattr(source, "name_at", None), declared_bytes=declared_bytes, is_cut=cut)
-        for _ in _decode_all(container, video, scan):
+        for _ in _decode_all(container, video, scan, PacketCheck(video, source)):
             on_frame(scan.timeline.num_frames)
         _note_lost_packets(video, scan)
         if scan.damage and threads != 1:
@@ -126,7 +127,7 @@ def use_threads(video: VideoStream, threads: int) -> None:
     video.codec_context.thread_count = threads
 
 
-def _decode_all(container: InputContainer, video: VideoStream, scan: _Scan) -> Iterator[None]:
+def _decode_all(container: InputContainer, video: VideoStream, scan: _Scan, check: PacketCheck) -> Iterator[None]:
     packets, decode = container.demux(), decoder_for(video)
     while True:
         try:
@@ -154,6 +155,8 @@ def _decode_all(container: InputContainer, video: VideoStream, scan: _Scan) -> I
         except av.error.FFmpegError as error:
             _note_bad_packet(packet, scan, _reason(error))
             continue
+        if (wrong := check.damage(packet)) and (frames or scan.first is not None):
+            scan.damage.append(f"the packet at {_where(packet, scan)} {wrong}; frames from there on may be wrong or missing")
         for frame in frames:
             _note_frame(frame, video.codec_context.name, scan)
             yield
@@ -183,11 +186,13 @@ def _note_lost_packets(video: VideoStream, scan: _Scan) -> None:
 def _note_bad_packet(packet: av.Packet[Any], scan: _Scan, reason: str) -> None:
     if scan.first is None:
         return  # nothing to show before the first key frame
-    where = "unknown time" if packet.pts is None or not packet.time_base else f"{float(packet.pts * packet.time_base):.3f} s"
-    if scan.name_at and packet.pos is not None:
-        where += f", {scan.name_at(packet.pos)},"
-    scan.damage.append(f"a packet at {where} cannot be decoded: {reason}")
+    scan.damage.append(f"a packet at {_where(packet, scan)} cannot be decoded: {reason}")
     scan.timeline.add_missing(packet.pts)
+
+
+def _where(packet: av.Packet[Any], scan: _Scan) -> str:
+    where = "unknown time" if packet.pts is None or not packet.time_base else f"{float(packet.pts * packet.time_base):.3f} s"
+    return f"{where}, {scan.name_at(packet.pos)}," if scan.name_at and packet.pos is not None else where
 
 
 def _note_frame(frame: av.VideoFrame, codec: str, scan: _Scan) -> None:

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
+from functools import cached_property
 from itertools import accumulate
 from typing import BinaryIO, cast
 
@@ -94,6 +95,10 @@ class SequenceFile(io.RawIOBase):
         self._starts = list(accumulate(sizes, initial=len(self._header)))
         self._held = (-1, b"")
 
+    @cached_property
+    def _beside_first(self) -> tuple[tuple[int, ...] | None, bool] | None:
+        return beside_pixels(self._load(0))
+
     def _durations(self, sequence: Sequence, rate: str | None) -> tuple[list[int], int]:
         """How long each image is shown, and in what ticks."""
         if rate is None and sequence.times is not None:
@@ -115,7 +120,7 @@ class SequenceFile(io.RawIOBase):
             raise MediaError(
                 f"{self.images[0].url}: {len(self.images)} images give {info.num_frames} frames; is this first one damaged?"
             )
-        matrix, has_profile = beside_pixels(self._load(0))
+        matrix, has_profile = self._beside_first or (None, False)
         untold = self._suffix != ".webp" and not info.color_range  # only lossy WebP is of limited range
         return replace(
             info,
@@ -166,6 +171,7 @@ class SequenceFile(io.RawIOBase):
         if self._held[0] != index:
             url, length = self.images[index].url, self._starts[index + 1] - self._starts[index]
             data = self._fetched(index)
+            self._refuse_other_turn(data, url)
             if self._decode:
                 kind, data = raw_picture(data, url)
                 if kind != self._kind:
@@ -176,6 +182,14 @@ class SequenceFile(io.RawIOBase):
                 raise MediaError(f"{url}: changed while it was read; run the same command again")
             self._held = (index, data)
         return self._held[1]
+
+    def _refuse_other_turn(self, data: bytes, url: str) -> None:
+        """A video has one orientation and one profile, which are those of the first image."""
+        first, other = self._beside_first, beside_pixels(data)
+        if first is None or other is None or first == other:
+            return
+        what = "is turned otherwise (Exif orientation)" if first[0] != other[0] else "has another colour profile"
+        raise MediaError(f"{url}: {what} than {self.images[0].url}; make the images alike first")
 
     def _fetched(self, index: int) -> bytes:
         if self._pool is None:
@@ -210,14 +224,17 @@ def raw_picture(data: bytes, url: str) -> tuple[SampleKind, bytes]:
     return SampleKind(RAW_TAGS[name], frame.width, frame.height, 6 if name == "yuv420p" else None), samples
 
 
-def beside_pixels(data: bytes) -> tuple[tuple[int, ...] | None, bool]:
-    """The display matrix (nine 16.16 numbers) that an image's Exif asks for, and whether its ICC profile is not sRGB."""
+def beside_pixels(data: bytes) -> tuple[tuple[int, ...] | None, bool] | None:
+    """The display matrix (nine 16.16 numbers) that an image's Exif asks for, and whether its ICC profile is not sRGB.
+
+    None where Pillow does not read the image.
+    """
     try:
         with Image.open(io.BytesIO(data)) as image:
             turn = TURNS.get(image.getexif().get(ORIENTATION_TAG, 1))
             profile = image.info.get("icc_profile") or b""
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None, False  # a kind of image that Pillow does not read
+        return None
     is_srgb = any("sRGB".encode(code) in profile for code in ("ascii", "utf-16-be"))
     matrix = tuple(value << 16 for value in (turn[0], turn[1], 0, turn[2], turn[3], 0, 0, 0, 1 << 14)) if turn else None
     return matrix, bool(profile) and not is_srgb

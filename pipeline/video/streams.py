@@ -108,10 +108,13 @@ def read_openings(container: InputContainer, limit: int = 2000) -> dict[int, Ope
 
 
 class Taken(NamedTuple):
-    """Packets that a stream of the result has taken, and how many of them had to be moved to a later time."""
+    """Packets that a stream of the result has taken, how many of them had to be moved to a later time, and how many others are
+    so damaged that they could not be taken.
+    """
 
     num_packets: int = 0
     num_moved: int = 0
+    num_refused: int = 0
 
 
 class Track:
@@ -148,8 +151,12 @@ class Track:
             self._delay_for_priming(packet)
         moved = self._keep_rising(packet)
         packet.stream = self.stream
-        self.taken = Taken(self.taken.num_packets + 1, self.taken.num_moved + moved)
+        self.taken = Taken(self.taken.num_packets + 1, self.taken.num_moved + moved, self.taken.num_refused)
         return packet
+
+    def refuse(self) -> None:
+        """The packet that was taken last is not in the result."""
+        self.taken = Taken(self.taken.num_packets - 1, self.taken.num_moved, self.taken.num_refused + 1)
 
     def _delay_for_priming(self, packet: av.Packet[Any]) -> None:
         """FFmpeg's muxer takes the first packet's time for the start of the sound, which lies after what is not to be heard."""

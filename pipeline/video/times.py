@@ -63,11 +63,15 @@ class TimeRepairs:
 
 
 def exact_times(pts: Sequence[int | None], frame_ticks: Fraction, trust_pts: bool) -> ExactTimes:
-    """Times that rise strictly. Missing or disordered ones are counted at the nominal rate; a few that stand still or step
-    back are moved up by a tick.
+    """Times that rise strictly. Missing ones are set between their neighbours, where most are known and rise; else missing or
+    disordered ones are counted at the nominal rate. A few that stand still or step back are moved up by a tick.
     """
     known = [value for value in pts if value is not None]
     num_backward = sum(b <= a for a, b in itertools.pairwise(known))
+    if trust_pts and not num_backward and len(pts) // 2 < len(known) < len(pts):
+        times = between(pts, frame_ticks)
+        if bool((np.diff(times) > 0).all()):
+            return _result(pts, times, [f"{len(pts) - len(known)} frames have no time; shown between their neighbours"])
     if len(known) < len(pts) or not trust_pts or num_backward > len(pts) // 20:
         first = known[0] if known and trust_pts else 0
         times = np.array([first + round(i * frame_ticks) for i in range(len(pts))], np.int64)
@@ -78,6 +82,17 @@ def exact_times(pts: Sequence[int | None], frame_ticks: Fraction, trust_pts: boo
     for i in range(1, len(times)):
         times[i] = max(times[i], times[i - 1] + 1)
     return _result(pts, times, [f"{num_backward} frame times did not rise and were moved up"] if num_backward else [])
+
+
+def between(pts: Sequence[int | None], frame_ticks: Fraction) -> NDArray[np.int64]:
+    """Missing times evenly between those around them; before the first and after the last, ``frame_ticks`` apart."""
+    frames = [frame for frame, value in enumerate(pts) if value is not None]
+    known = [value for value in pts if value is not None]
+    first, last = frames[0], frames[-1]
+    times = np.rint(np.interp(np.arange(len(pts)), frames, known)).astype(np.int64)
+    times[:first] = [known[0] - round((first - frame) * frame_ticks) for frame in range(first)]
+    times[last + 1 :] = [known[-1] + round((frame - last) * frame_ticks) for frame in range(last + 1, len(pts))]
+    return times
 
 
 def _result(pts: Sequence[int | None], times: NDArray[np.int64], guesses: list[str]) -> ExactTimes:

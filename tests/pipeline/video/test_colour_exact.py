@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.video.colours import encoder_formats
 from pipeline.video.encode import SegmentEncoder
-from pipeline.video.frames import layout_of, rows, sample_bytes, to_planes
+from pipeline.video.frames import checksum, layout_of, rows, sample_bytes, to_planes
 from pipeline.video.packets import read_packets
 from pipeline.video.packing import PACKINGS, REPACKED, pack, unpack
 from pipeline.video.plan import EncodeSpec
@@ -156,6 +156,20 @@ def test_packed_samples_are_what_ffmpeg_takes_them_for(pix_fmt: str) -> None:
         # It fills up colours of few bits with zeros, or copies of the bits, where ours are spread evenly.
         few_bits = pix_fmt[:3] in ("rgb", "bgr") and pix_fmt[3:] in ("8", "565le", "555le", "444le")
         assert np.abs(ours[name].astype(int) - theirs).max() <= (15 if few_bits else 0), name
+
+
+@pytest.mark.parametrize("width", [40, 62, 128])
+def test_the_checksum_of_one_bit_is_over_what_is_seen(width: int) -> None:
+    frames = [av.VideoFrame(width, 4, "monob") for _ in range(2)]
+    for frame, fill in zip(frames, (0, 255), strict=True):
+        plane = frame.planes[0]
+        data = np.full((4, plane.line_size), fill, np.uint8)
+        data[:, : (width + 7) // 8] = 0b10100101
+        plane.update(data.tobytes())
+    assert checksum(frames[0]) == checksum(frames[1])
+    changed = np.zeros((4, frames[0].planes[0].line_size), np.uint8)
+    frames[1].planes[0].update(changed.tobytes())
+    assert checksum(frames[0]) != checksum(frames[1])
 
 
 def test_a_palette_is_looked_up_and_one_bit_is_black_or_white(tmp_path: Path) -> None:

@@ -275,3 +275,11 @@ def test_c6_a_rotation_that_changes_midway_is_refused_and_the_frame_named(tmp_pa
                 out.mux(each)
     with pytest.raises(MediaError, match=r"frame 6.* changes the display matrix from None to .*; split the video there"):
         job(source, tmp_path / "out.mkv")
+
+
+@pytest.mark.parametrize("name", ["out.gif", "out/"])
+def test_what_pictures_cannot_state_nor_show_is_refused(tmp_path: Path, job, name: str) -> None:
+    part = round(2**0.5 / 2 * 65536)
+    source = write_turned(tmp_path / "in.mp4", (part, part, 0, -part, part, 0, 0, 0, 1 << 30))
+    with pytest.raises(ConfigError, match="cannot hold the source's display matrix, which does more than turn by quarters"):
+        job(source, f"{tmp_path}/{name}", model="identity", preset=None)

@@ -20,6 +20,7 @@ from pipeline.video.compare import compare
 from pipeline.video.describe import describe, nal_units, payload
 from pipeline.video.description import Description
 from tests.media import write_video
+from tests.sources import Builder
 
 run = CliRunner().invoke
 
@@ -208,3 +209,19 @@ def test_a_result_of_ours_holds_every_check(source: Path, tmp_path: Path, job) -
     checks = compare(describe(str(source), "in"), describe(str(tmp_path / "out.mp4"), "out"))
     assert failed(checks) == {}
     assert np.isin([c.status for c in checks], ["ok", "n/a"]).all()
+
+
+@pytest.mark.parametrize(("before", "after"), [("mkv", "mp4"), ("mp4", "mkv"), ("mkv", "mov")])
+def test_a_result_in_another_container_holds_every_check(tmp_path: Path, job, before: str, after: str) -> None:
+    source = Builder(tmp_path / f"in.{before}").video(30, title="Hauptfilm").sound("aac", title="Deutsch").chapters().write()
+    job(source, tmp_path / f"out.{after}")
+    checks = compare(describe(str(source), "in"), describe(str(tmp_path / f"out.{after}"), "out"))
+    assert failed(checks) == {}
+    assert [c.status for c in checks if c.name in ("chapters", "video 0 title", "audio 1 title")] == ["ok"] * 3
+
+
+@pytest.mark.parametrize(("codec", "pix_fmt"), [("png", "rgb24"), ("png", "gray"), ("qtrle", "rgb24")])
+def test_rgb_and_grey_have_no_matrix_to_lose(tmp_path: Path, job, codec: str, pix_fmt: str) -> None:
+    source = write_video(tmp_path / "in.mov", 3, codec=codec, pix_fmt=pix_fmt)
+    job(source, tmp_path / "out.mkv", codec="ffv1")
+    assert failed(compare(describe(str(source), "in"), describe(str(tmp_path / "out.mkv"), "out"))) == {}

@@ -237,6 +237,19 @@ def test_pictures_come_out_upright_as_exif_says(tmp_path: Path, job, turn: int) 
     assert np.abs(shown.astype(int) - expected).mean() < 3
 
 
+@pytest.mark.parametrize("what", ["is turned otherwise", "has another colour profile"])
+def test_an_image_unlike_the_first_is_named(tmp_path: Path, job, what: str) -> None:
+    source = write_images(tmp_path / "in", 3)
+    odd = sorted(Path(source).iterdir())[1]
+    exif = Image.Exif()
+    exif[0x112] = 6
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    with Image.open(odd) as image:
+        image.save(odd, **({"exif": exif} if "turned" in what else {"icc_profile": profile}))
+    with pytest.raises(MediaError, match=rf"{odd.name}: {what}.*; make the images alike first"):
+        job(source, tmp_path / "out.mkv")
+
+
 def test_an_icc_profile_is_said_to_be_lost_unless_it_is_srgb(tmp_path: Path, job) -> None:
     """With it FFmpeg's PNG frames carry side data that PyAV frees twice: a crash, not a failure, where anything reads them."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

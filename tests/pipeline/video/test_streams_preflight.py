@@ -133,6 +133,13 @@ def test_d2_d3_a_timecode_track_is_kept(tmp_path: Path, job, after: str) -> None
         assert len(container.streams) == (1 if after == "mkv" else 2)
 
 
+def test_d2_a_timecode_that_a_container_cannot_hold_is_said_to_be_dropped(tmp_path: Path, job) -> None:
+    source = Builder(tmp_path / "in.mov").video(25, timecode="01:02:03:04").write()
+    report = job(source, tmp_path / "out.ts")
+    assert [s["action"] for s in report["streams"]] == ["upscale", "drop"]
+    assert any("tags of stream 0 that mpegts cannot hold: timecode" in line for line in report["warnings"])
+
+
 @pytest.mark.parametrize("after", ["mkv", "mp4"])
 def test_d2_a_chapter_track_of_a_real_file_is_written_anew(tmp_path: Path, shared: Path, job, after: str) -> None:
     report = job(shared / "data/video/chapters_3_quicktime.mp4", tmp_path / f"out.{after}", model="identity")

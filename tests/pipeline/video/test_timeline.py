@@ -35,6 +35,20 @@ def test_rising_times_are_kept_as_they_are(pts) -> None:
     assert (exact.repaired, exact.guesses) == ([], [])
 
 
+def test_missing_times_lie_between_their_neighbours() -> None:
+    pts = [None, 0, 40, 80, None, None, 380, 440, None]
+    exact = exact_times(pts, Fraction(40), trust_pts=True)
+    assert exact.pts.tolist() == [-40, 0, 40, 80, 180, 280, 380, 440, 480]
+    assert exact.guesses == ["4 frames have no time; shown between their neighbours"]
+    assert [frame for frame, was, _ in exact.repaired if was is None] == [0, 4, 5, 8]
+
+
+def test_few_known_times_are_counted_from_the_first() -> None:
+    exact = exact_times([None, 100, None, None, 900], Fraction(40), trust_pts=True)
+    assert np.diff(exact.pts).tolist() == [40] * 4
+    assert "missing or disordered" in exact.guesses[0]
+
+
 def test_one_time_that_stands_still_moves_up_by_a_tick_and_is_listed() -> None:
     pts = [*range(0, 4000, 40)]
     pts[7] = pts[6]
