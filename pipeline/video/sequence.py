@@ -94,6 +94,7 @@ class SequenceFile(io.RawIOBase):
         self._header = header(kind, sizes, durations, ticks_per_second)
         self._starts = list(accumulate(sizes, initial=len(self._header)))
         self._held = (-1, b"")
+        self._damage: dict[int, str] = {}
 
     @cached_property
     def _beside_first(self) -> tuple[tuple[int, ...] | None, bool] | None:
@@ -130,6 +131,7 @@ class SequenceFile(io.RawIOBase):
             display_matrix=matrix,
             side_data=tuple(sorted({*info.side_data} - {"ICC_PROFILE"} | ({"ICC_PROFILE"} if has_profile else set()))),
             guesses=(*self.guesses, *info.guesses),
+            damage=(*info.damage, *self._damage.values()),
         )
 
     def _index(self, position: int) -> int:
@@ -173,7 +175,7 @@ class SequenceFile(io.RawIOBase):
             data = self._fetched(index)
             self._refuse_other_turn(data, url)
             if self._decode:
-                kind, data = raw_picture(data, url)
+                kind, data = self._decoded(index, data)
                 if kind != self._kind:
                     raise MediaError(f"{url}: is not of the size and format of {self.images[0].url}; all images must be alike")
             elif self._suffix == ".jpg" and data.rfind(JPEG_END) < data.rfind(JPEG_SCAN):
@@ -182,6 +184,16 @@ class SequenceFile(io.RawIOBase):
                 raise MediaError(f"{url}: changed while it was read; run the same command again")
             self._held = (index, data)
         return self._held[1]
+
+    def _decoded(self, index: int, data: bytes) -> tuple[SampleKind, bytes]:
+        """The samples of an image; where it is damaged those of the one before, and that is noted."""
+        try:
+            return raw_picture(data, self.images[index].url)
+        except UndecodableError as error:
+            if not index:
+                raise
+            self._damage[index] = str(error)
+            return self._kind, self._sample(index - 1)
 
     def _refuse_other_turn(self, data: bytes, url: str) -> None:
         """A video has one orientation and one profile, which are those of the first image."""
@@ -206,13 +218,18 @@ class SequenceFile(io.RawIOBase):
             raise MediaError(f"{self.images[index].url}: is gone; it was there before") from error
 
 
+class UndecodableError(MediaError):
+    """An image that is damaged."""
+
+
 def raw_picture(data: bytes, url: str) -> tuple[SampleKind, bytes]:
-    """The decoded samples of an image for which QuickTime has no name. MediaError where it cannot be decoded."""
+    """The decoded samples of an image for which QuickTime has no name. UndecodableError where it cannot be decoded."""
     try:
         with av.open(io.BytesIO(data), "r") as container:
             frame = next(container.decode(video=0))
     except (av.error.FFmpegError, ValueError, StopIteration) as error:
-        raise MediaError(f"{url}: cannot be decoded: {' '.join(str(error).split())}; repair it or take it away") from error
+        reason = " ".join(str(error).split())
+        raise UndecodableError(f"{url}: cannot be decoded: {reason}; repair it or take it away") from error
     name = frame.format.name
     if name == "yuva420p":
         raise MediaError(f"{url}: lossy WebP with transparency is not supported; convert the images to PNG first")

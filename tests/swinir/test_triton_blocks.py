@@ -153,7 +153,9 @@ for kernel, whole in cases:
 def test_the_kernels_compile_for_a_gpu_that_is_not_there(launches, tmp_path):
     root = Path(__file__).resolve().parents[2]
     env = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(root)}
-    done = subprocess.run([sys.executable, "-c", COMPILE, *map(str, launches)], env=env, cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILE, *map(str, launches)], env=env, cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 
