@@ -32,6 +32,7 @@ from jobs.options import (
 )
 from pipeline.config import VideoConfig, build_config
 from pipeline.errors import ConfigError
+from pipeline.folders import publishing
 from pipeline.storage import local_path
 
 Option = typer.Option
@@ -112,7 +113,7 @@ def video(
 
             result = upscale_video(source, destination, settings, run_units, listener)
     if report:
-        report.write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
+        write_report(result, report)
     tell(result, as_json)
     if result.get("exit_code"):
         raise typer.Exit(result["exit_code"])
@@ -125,15 +126,27 @@ def check_report(report: Path, source: str, destination: str) -> None:
     places = [path for path in map(local_path, (source, destination)) if path]
     if report.resolve() in [Path(place).resolve() for place in places]:
         raise ConfigError(f"--report {report} is the source or the destination; name another file")
-    if report.exists() and not is_report(report):
+    if report.is_file() and not is_report(report):
         raise ConfigError(f"--report {report} is there and is no report; name another file, or remove it")
 
 
 def is_report(path: Path) -> bool:
+    """Whether a file holds one, or nothing."""
     try:
-        return path.stat().st_size < MOST_REPORT_BYTES and "source" in json.loads(path.read_bytes())
-    except (ValueError, TypeError):
+        size = path.stat().st_size
+        return not size or (size < MOST_REPORT_BYTES and "source" in json.loads(path.read_bytes()))
+    except (ValueError, TypeError, OSError):
         return False
+
+
+def write_report(result: dict[str, Any], path: Path) -> None:
+    """Whole or not at all, but to a device or pipe."""
+    text = json.dumps(result, indent=1, ensure_ascii=False)
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+        return
+    with publishing(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def tell(result: dict[str, Any], as_json: bool) -> None:

@@ -155,12 +155,18 @@ def check_header(image: Image.Image, kind: str, data: bytes, limits: Limits) -> 
         raise PictureError("skipped", f"{width}x{height} is more than {limits.skip_pixels} pixels")
     if kind == "AVIF" and (found := re.search(rb"av1C..(.)", data[:8192], re.DOTALL)) and found[1][0] & 0x40:
         raise PictureError("unsupported", "AVIF of more than 8 bits, which Pillow cuts; convert it to PNG of 16 bits first")
-    if isinstance(image, TiffImagePlugin.TiffImageFile) and (image.tag_v2.get(REDUCED, 0) & 1 or DNG_VERSION in image.tag_v2):
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and is_preview(image):
         raise PictureError("unsupported", "camera raw, or a TIFF of which the first picture is a preview; develop or unpack it")
     if getattr(image, "is_animated", False) and (
         limits.animated == "refuse" or (limits.animated == "each" and kind not in animation.KINDS)
     ):
         raise PictureError("unsupported", "several pictures in one file; --animated first takes the first of each")
+
+
+def is_preview(image: TiffImagePlugin.TiffImageFile) -> bool:
+    """Whether the first picture of a TIFF only stands for another: a reduced one, or that of a raw file."""
+    kind = image.tag_v2.get(REDUCED, 0)
+    return DNG_VERSION in image.tag_v2 or (isinstance(kind, int) and bool(kind & 1))
 
 
 def _read(image: ImageFile.ImageFile, kind: str, data: bytes) -> Picture:

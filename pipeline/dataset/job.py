@@ -15,7 +15,7 @@ from pipeline.config import WEIGHTS_SETTINGS, ImagesConfig
 from pipeline.dataset.card import write_card
 from pipeline.dataset.gone import units_that_lost
 from pipeline.dataset.index import DAMAGED, merge_index, moved_outputs
-from pipeline.dataset.listing import root_of
+from pipeline.dataset.listing import readable, root_of
 from pipeline.dataset.names import INDEX, REPORT, WORK
 from pipeline.dataset.outputs import is_packed, remove_strays
 from pipeline.dataset.shards import LISTS, cut_shards, read_list, write_list
@@ -59,6 +59,7 @@ def upscale_images(
     with lease(destination, work.url), tempfile.TemporaryDirectory(prefix="swinir-") as scratch:
         ledger = Ledger(work)
         is_ours = out.exists(INDEX) or any(True for _ in work.list())
+        refuse_other_source(work, source, config.overwrite)
         if config.fresh:
             work.delete_all("")
         settings = described(config, model)
@@ -66,7 +67,6 @@ def upscale_images(
         is_new = ledger.begin(settings)
         if is_new and not (config.overwrite or (config.fresh and is_ours)):
             refuse_foreign(out, ledger)
-        refuse_other_source(work, source, config.overwrite)
         ledger.clear_quarantine()
         before = forget_failed(ledger) if config.retry_failed else ledger.committed()
         listener.phase("listing", None)
@@ -76,7 +76,7 @@ def upscale_images(
             if is_new:  # the cure may be another setting
                 ledger.discard()
             raise
-        work.write(SOURCE, normal_url(source).encode())
+        work.write(SOURCE, os.fsencode(normal_url(source)))
         forget_superseded(ledger, out, before, {unit.id for unit in units})
         workload = ShardWorkload(source, config, model, work, out)
         done = run(units, workload, ledger, before, run_units, listener)
@@ -84,8 +84,8 @@ def upscale_images(
         report = finish(done, workload, Path(scratch), listener)
         new = [record for unit, record in done if unit.id not in before]
         report |= {
-            "source": source,
-            "destination": destination,
+            "source": readable(source),
+            "destination": readable(destination),
             "images_processed": sum(sum(record["counts"].values()) - record["num_known"] for record in new),
             "images_known": sum(record["num_known"] for record in new),
             "settings": config.model_dump(),
@@ -137,11 +137,11 @@ def refuse_other_source(work: Store, source: str, overwrite: bool) -> None:
     """ConfigError where the results are of another archive: they would go, or mix with those of this one."""
     if overwrite or not work.exists(SOURCE):
         return
-    before = work.read(SOURCE).decode()
+    before = os.fsdecode(work.read(SOURCE))
     if before != normal_url(source):
         raise ConfigError(
-            f"the results there are of {before}; choose another destination for {source}, or pass --overwrite where it is the "
-            "same archive that has moved, or is to take its place"
+            f"the results there are of {readable(before)}; choose another destination for {readable(source)}, or pass "
+            "--overwrite where it is the same archive that has moved, or is to take its place"
         )
 
 

@@ -161,7 +161,10 @@ def _literal_root(where: str) -> str:
 
 def _walk(root: str, patterns: Patterns | None, exclude: str | None, order: Order) -> Iterator[File]:
     """The files below ``root``, which ends with ``/``."""
-    chosen = _Choice(patterns, _below(root, exclude), _real(exclude))
+    real = _real(exclude)
+    if real and not place_of(root) and _is_within(os.path.realpath(root), real):
+        real = ""  # the destination holds the source, whose links among themselves lead into it
+    chosen = _Choice(patterns, _below(root, exclude), real)
     if not place_of(root):
         return _walk_local(root, chosen, order)
     filesystem, path = remote(root)
@@ -179,6 +182,10 @@ def _below(root: str, folder: str | None) -> str:
         root, folder = os.path.join(os.path.realpath(root), ""), os.path.realpath(path)
     folder = folder.rstrip("/")
     return readable(folder[len(root) :]) if folder.startswith(root) else ""
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return os.path.commonpath([folder, path]) == folder
 
 
 def _real(folder: str | None) -> str:
@@ -201,9 +208,7 @@ class _Choice:
 
     def leads_there(self, path: str) -> bool:
         """Whether a local path is a link into the excluded folder."""
-        if not self.real_excluded or not os.path.islink(path):
-            return False
-        return os.path.commonpath([self.real_excluded, os.path.realpath(path)]) == self.real_excluded
+        return bool(self.real_excluded) and os.path.islink(path) and _is_within(os.path.realpath(path), self.real_excluded)
 
     def folder(self, key: str) -> bool:
         return key != self.excluded and (self.patterns is None or self.patterns.may_hold(key))

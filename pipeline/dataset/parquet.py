@@ -113,14 +113,6 @@ def choose_column(schema: Any, url: str, image_column: str | None, url_column: s
     """
     kinds: dict[str, str] = {field.name: _kind(field.type) for field in schema}
     columns = ", ".join(kinds) or "none"
-    asked, wanted = (url_column, {"url"}) if url_column else (image_column, {"struct", "bytes", "url"})
-    if asked:
-        if kinds.get(asked) in wanted:
-            return asked
-        if asked not in kinds and not any(kinds.values()):
-            raise NoPictureError(f"{url} has no column {asked!r}, nor any of pictures; its columns are {columns}")
-        what = f"no column {asked!r}" if asked not in kinds else f"{'no URLs' if url_column else 'no pictures'} in {asked!r}"
-        raise ConfigError(f"{url} has {what}; its columns are {columns}")
     candidates = [
         [name for name in _image_features(schema) if kinds.get(name)],
         [name for name, kind in kinds.items() if kind == "struct"],
@@ -128,6 +120,14 @@ def choose_column(schema: Any, url: str, image_column: str | None, url_column: s
         [name for name, kind in kinds.items() if kind == "url" and _URL_NAME.search(name)],
     ]
     names = next(filter(None, candidates), [])
+    asked, wanted = (url_column, {"url"}) if url_column else (image_column, {"struct", "bytes", "url"})
+    if asked:
+        if kinds.get(asked) in wanted:
+            return asked
+        if asked not in kinds and not names:
+            raise NoPictureError(f"{url} has no column {asked!r}, nor any of pictures; its columns are {columns}")
+        what = f"no column {asked!r}" if asked not in kinds else f"{'no URLs' if url_column else 'no pictures'} in {asked!r}"
+        raise ConfigError(f"{url} has {what}; its columns are {columns}")
     if len(names) == 1:
         return names[0]
     if names:

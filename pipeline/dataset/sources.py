@@ -85,7 +85,8 @@ def open_source(url: str, image_column: str | None = None, url_column: str | Non
         raise ConfigError(
             f"{url} cannot be read in parts because it is compressed; unpack it first, into a folder or a plain .tar"
         )
-    if is_side_file(url) and not url.lower().endswith(".txt") and not os.path.isdir(local_path(url) or ""):
+    path = local_path(url)
+    if path is not None and is_side_file(path) and not url.lower().endswith(".txt") and os.path.isfile(path):
         raise ConfigError(f"{url} is no picture and no list of them; lists are .txt, with one path or URL a line, or .parquet")
     return _Archive(url, image_column, url_column, exclude)
 

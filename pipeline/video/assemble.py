@@ -97,7 +97,8 @@ def assemble(
                             raise
                         by_place[packet.stream_index].refuse()  # hours of work are not lost for one packet of sound
         except (av.error.FFmpegError, ValueError) as error:
-            raise OutputError(f"{name}: the result cannot be written: {error}") from error
+            advice = "" if container_format == "matroska" else "; an .mkv destination takes nearly anything"
+            raise OutputError(f"{name}: the result cannot be written: {error}{advice}") from error
         shapes = {video.index: (spec.width, spec.height, Fraction(spec.sample_aspect_ratio or 0))}
         for index, track in tracks.items():
             like = container.streams[index]

@@ -60,6 +60,3 @@ def _decode_s(packet: av.Packet[Any]) -> float:
     assert ticks is not None
     assert packet.time_base is not None
     return float(ticks * packet.time_base)
-
-
-LOOK_AHEAD_BYTES = 64 << 20

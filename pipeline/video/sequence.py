@@ -248,10 +248,23 @@ def beside_pixels(data: bytes) -> tuple[tuple[int, ...] | None, bool] | None:
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
-            turn = TURNS.get(image.getexif().get(ORIENTATION_TAG, 1))
+            turn = TURNS.get(exif_of(image, data).get(ORIENTATION_TAG, 1))
             profile = image.info.get("icc_profile") or b""
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
     is_srgb = any("sRGB".encode(code) in profile for code in ("ascii", "utf-16-be"))
     matrix = tuple(value << 16 for value in (turn[0], turn[1], 0, turn[2], turn[3], 0, 0, 0, 1 << 14)) if turn else None
     return matrix, bool(profile) and not is_srgb
+
+
+def exif_of(image: Image.Image, data: bytes) -> Image.Exif:
+    """Without decoding the pixels, which Pillow does of a PNG, where Exif may come after them."""
+    if image.format != "PNG":
+        return image.getexif()
+    exif, at = Image.Exif(), 8
+    while at + 8 <= len(data):
+        size, kind = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
+        if kind == b"eXIf":
+            exif.load(data[at + 8 : at + 8 + size])
+        at += size + 12
+    return exif

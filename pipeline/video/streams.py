@@ -138,6 +138,9 @@ class Track:
         """The packet as the result holds it: itself, with its side data, or its text; None where nothing of it is a packet."""
         if self.stream.type == "attachment":
             return None
+        if not begins_soundly(packet):
+            self.taken = self.taken._replace(num_refused=self.taken.num_refused + 1)
+            return None
         if packet.pts is None and packet.dts is None:  # cover art
             packet.pts = packet.dts = self._last or 0
         if self._text:
@@ -180,6 +183,12 @@ class Track:
             packet.pts = packet.dts if packet.pts is None else max(packet.pts, packet.dts)
         self._last = packet.dts
         return moves
+
+
+def begins_soundly(packet: av.Packet[Any]) -> bool:
+    """Whether AC-3 has its sync word (ETSI TS 102 366, 5.3.1), without which an mp4's muxer fails, some packets later."""
+    codec = codec_of(packet.stream)
+    return codec not in ("ac3", "eac3") or bytes(packet)[:2] == b"\x0b\x77"
 
 
 def add_streams(

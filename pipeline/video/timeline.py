@@ -107,11 +107,15 @@ class TimelineBuilder:
             exact.own and self.own_clock,
         )
         if self.missing:
-            timeline = self._with_missing(timeline, frame_ticks)
+            kept = all(was is None or was == now for was, now in zip(self.pts, exact.pts, strict=True))
+            timeline = self._with_missing(timeline, frame_ticks, kept)
         return _with_durations(timeline, frame_ticks), exact
 
-    def _with_missing(self, timeline: Timeline, frame_ticks: Fraction) -> Timeline:
-        """The frames that could not be decoded put in: by their own times, or by their places where times are counted."""
+    def _with_missing(self, timeline: Timeline, frame_ticks: Fraction, kept: bool) -> Timeline:
+        """The frames that could not be decoded put in: by their own times, or by their places.
+
+        At those they get times between their neighbours, where all known times are ``kept``; else all are counted anew.
+        """
         if timeline.seekable and all(pts is not None for _, pts in self.missing):
             first = int(timeline.pts[0])  # before it there is nothing to repeat
             missing = {pts for _, pts in self.missing if pts is not None and pts > first}
@@ -124,8 +128,11 @@ class TimelineBuilder:
         places = np.array([before for before, _ in self.missing])
         index = np.insert(np.arange(len(timeline)), places, np.maximum(places - 1, 0))
         repeated = np.insert(np.zeros(len(timeline), bool), places, True)
-        counted = [int(timeline.pts[0]) + round(i * frame_ticks) for i in range(len(index))]
-        return _rows(timeline, index, np.array(counted, np.int64), repeated, seekable=False)
+        times = np.array([int(timeline.pts[0]) + round(i * frame_ticks) for i in range(len(index))], np.int64)
+        if kept and repeated.sum() * 2 < len(index):
+            known: list[int | None] = [None if new else int(timeline.pts[i]) for i, new in zip(index, repeated, strict=True)]
+            times = exact_times(known, frame_ticks, trust_pts=True).pts
+        return _rows(timeline, index, times, repeated, seekable=False)
 
 
 def _rows(

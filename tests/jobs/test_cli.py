@@ -171,8 +171,11 @@ def test_a_report_takes_no_other_files_place(swinir, clip, monkeypatch, report, 
     assert (ended.code, len(ended.err.splitlines())) == (2, 1)
     assert message in ended.err
     assert {path: path.read_bytes() for path in Path().iterdir()} == before
+    Path("mine.json").touch()
     for _ in range(2):
         assert swinir("video", "in.mp4", "out.mkv", *FAST, "--dry-run", "--report", "mine.json").code == 0
+    assert swinir("video", "in.mp4", "out.mkv", *FAST, "--dry-run", "--report", os.devnull).code == 0
+    assert not Path(os.devnull).is_file()
     assert json.loads(Path("mine.json").read_text())["frames"] == 60
 
 

@@ -276,6 +276,7 @@ def test_f1_what_is_no_picture_is_refused_in_one_line(data: bytes, status: str, 
 def test_f1_a_preview_in_place_of_a_raw_picture_is_refused(tags: dict[int, Any]) -> None:
     with pytest.raises(PictureError, match="camera raw, or a TIFF of which the first picture is a preview"):
         read(saved(Image.fromarray(drawn()), "TIFF", tiffinfo=tags))
+    assert read(saved(Image.fromarray(drawn()), "TIFF", tiffinfo={254: 2})).format == "TIFF"
 
 
 def test_f1_animations_are_refused_or_their_first_picture_is_taken() -> None:

@@ -214,10 +214,10 @@ def test_a_table_of_no_pictures_beside_others_is_one_row(tmp_path: Path) -> None
 
 
 def test_a_table_of_no_pictures_is_one_row_beside_others_of_which_a_column_was_asked_for(tmp_path: Path) -> None:
-    (tmp_path / "a.parquet").write_bytes(parquet({"n": pa.array([1])}))
+    (tmp_path / "a.parquet").write_bytes(parquet({"caption": pa.array(["text"])}))
     (tmp_path / "b.parquet").write_bytes(parquet({"a": pa.array([b"1"]), "b": pa.array([b"2"])}))
     found = contents(str(tmp_path), image_column="b")
-    assert "has no column 'b', nor any of pictures; its columns are n" in str(found.pop("a.parquet/"))
+    assert "has no column 'b', nor any of pictures; its columns are caption" in str(found.pop("a.parquet/"))
     assert list(found.values()) == [b"2"]
     with pytest.raises(ConfigError, match="has no column 'b'"):
         contents(str(tmp_path / "a.parquet"), image_column="b")

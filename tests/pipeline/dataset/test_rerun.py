@@ -186,6 +186,8 @@ def test_results_of_another_source_are_not_replaced_unasked(tmp_path: Path, imag
     (tmp_path / "a").rename(tmp_path / "moved")
     report = images(tmp_path / "moved", tmp_path / "out", output="parquet", overwrite=True)
     assert (report["images_known"], report["images_processed"]) == (1, 0)
+    with pytest.raises(ConfigError, match="are of"):
+        images(tmp_path / "b", tmp_path / "out", output="parquet", fresh=True)
     assert images(tmp_path / "b", tmp_path / "out", output="parquet", overwrite=True)["removed"] == ["a.png"]
 
 
@@ -224,3 +226,34 @@ def test_copies_of_what_is_known_are_known(tmp_path: Path, images: Run) -> None:
     (tmp_path / "in/new.png").write_bytes(encoded(picture(2)))
     report = images(tmp_path / "in", tmp_path / "out")
     assert (report["images_processed"], report["images_known"]) == (1, 3)
+
+
+def test_a_hidden_file_that_was_named_is_done_once(tmp_path: Path, images: Run) -> None:
+    (tmp_path / ".a.png").write_bytes(encoded(picture(1)))
+    images(tmp_path / ".a.png", tmp_path / "out")
+    assert images(tmp_path / ".a.png", tmp_path / "out", refuse_to_run)["counts"] == {"ok": 1}
+
+
+def test_damaged_rows_are_made_again(tmp_path: Path, images: Run) -> None:
+    write_archive(tmp_path / "in", 3)
+    images(tmp_path / "in", tmp_path / "out")
+    first = tree(tmp_path / "out")
+    (path,) = (tmp_path / "out/_swinir/rows").iterdir()
+    path.write_bytes(path.read_bytes()[:-20])
+    images(tmp_path / "in", tmp_path / "out")
+    assert tree(tmp_path / "out") == first
+
+
+def test_links_among_the_sources_are_pictures_even_where_the_results_lie_around_them(tmp_path: Path, images: Run) -> None:
+    (tmp_path / "big/in").mkdir(parents=True)
+    (tmp_path / "big/in/a.png").write_bytes(encoded(picture(1)))
+    (tmp_path / "big/in/b.png").symlink_to("a.png")
+    assert images(tmp_path / "big/in", tmp_path / "big", overwrite=True)["counts"] == {"ok": 2}
+
+
+def test_a_folder_whose_name_is_not_utf8_is_a_source_like_any_other(tmp_path: Path, images: Run) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/latin\xe9"))
+    folder.mkdir()
+    (folder / "a.png").write_bytes(encoded(picture(1)))
+    assert images(folder, tmp_path / "out")["counts"] == {"ok": 1}
+    assert images(folder, tmp_path / "out", refuse_to_run)["counts"] == {"ok": 1}

@@ -13,6 +13,7 @@ from pipeline.errors import MediaError
 from pipeline.video.describe import describe
 from pipeline.video.integrity import crc, slices_of
 from tests.media import numbers, write_video
+from tests.sources import Builder
 
 PACKET_BYTES = 188  # of MPEG-TS
 
@@ -84,6 +85,23 @@ def test_lost_packets_of_video_are_damage(tmp_path: Path, job, num: int) -> None
     assert job(source, tmp_path / "out.mkv", on_decode_error="repeat")["exit_code"] == 3
 
 
+def test_what_is_lost_before_a_table_of_programs_is_missed(tmp_path: Path, job) -> None:
+    """They come ten times a second, and at the start of a segment, where counters begin anew."""
+    source = write_video(tmp_path / "in.ts", 50, codec="libx265", size=(160, 120), options={"x265-params": "log-level=error"})
+    data = source.read_bytes()
+    packets = [data[at : at + PACKET_BYTES] for at in range(0, len(data), PACKET_BYTES)]
+    with av.open(str(source)) as container:
+        wanted = container.streams[0].id
+    pids = [(packet[1] & 31) << 8 | packet[2] for packet in packets]
+    at = next(
+        i for i in range(len(pids) // 2, len(pids)) if pids[i] == wanted and pids[i + 1] != wanted and 0 in pids[i + 1 : i + 4]
+    )
+    source.write_bytes(b"".join(packets[:at] + packets[at + 1 :]))
+    with pytest.raises(MediaError, match=r"is damaged|is incomplete, as its container says|cannot be decoded"):
+        job(source, tmp_path / "out.mkv")
+    assert any(line.startswith("stream 0") for line in describe(str(source), "in").damage)
+
+
 def test_segments_that_were_joined_are_whole(tmp_path: Path, job) -> None:
     """As of a stream for the web: each segment counts its packets anew."""
     parts = [write_video(tmp_path / f"{i}.ts", 30, pts=range(30 * i, 30 * i + 30), time_base=Fraction(1, 25)) for i in range(3)]
@@ -104,4 +122,16 @@ def test_a_lost_packet_of_sound_costs_that_packet_and_is_listed(tmp_path: Path, 
     report = job(source, tmp_path / f"out{suffix}")
     assert numbers(tmp_path / f"out{suffix}", 2) == list(range(100))
     assert report["exit_code"] == 3
+    assert "stream 1: 1 packets are damaged and are not in the result" in report["warnings"]
+
+
+@pytest.mark.parametrize("number", [5, 50])
+def test_ac3_that_an_mp4_would_not_take_is_left_out_and_listed(tmp_path: Path, job, number: int) -> None:
+    source = Builder(tmp_path / "in.mkv").video(100).sound("ac3").write()
+    with av.open(str(source)) as container:
+        packet = bytes([p for p in container.demux(audio=0) if p.size][number])
+    data = source.read_bytes()
+    source.write_bytes(data.replace(packet, bytes(len(packet))))
+    report = job(source, tmp_path / "out.mp4")
+    assert (report["exit_code"], report["frames_out"]) == (3, 100)
     assert "stream 1: 1 packets are damaged and are not in the result" in report["warnings"]

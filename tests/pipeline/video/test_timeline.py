@@ -145,6 +145,18 @@ def test_where_times_are_counted_a_missing_frame_goes_to_its_place() -> None:
     assert timeline.checksum[4] == timeline.checksum[3] == 3
 
 
+def test_known_times_stay_where_one_is_missing_and_a_frame_cannot_be_decoded() -> None:
+    builder = TimelineBuilder()
+    for number, pts in enumerate([0, 40, 80, None, 160, 2160, 2200, 2240]):
+        builder.add(pts, 40, number, key=number == 0)
+        if number == 5:
+            builder.add_missing(None)
+    timeline, exact = builder.build(Fraction(40), trust_pts=True)
+    assert timeline.pts.tolist() == [0, 40, 80, 120, 160, 2160, 2180, 2200, 2240]
+    assert timeline.repeated.nonzero()[0].tolist() == [6]
+    assert exact.guesses == ["1 frames have no time; shown between their neighbours"]
+
+
 def test_the_last_frame_keeps_its_stated_duration() -> None:
     builder = a_builder([0, 40, 80])
     builder.duration[-1] = 75
