@@ -12,24 +12,27 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from pipeline.errors import ConfigError
+
 
 def demo(
-    folder: Annotated[Path, typer.Argument(help="Where the demonstration goes; emptied first.")] = Path("demo-output"),
+    folder: Annotated[Path, typer.Argument(help="Where it goes; an earlier one is replaced.")] = Path("demo-output"),
     model: Annotated[str, typer.Option(help="A preset of `swinir models`.")] = "lightweight-x2",
 ) -> None:
     """Upscale a clip made on the spot, with a before/after picture and the report."""
     from pipeline.cluster import run_units
     from pipeline.config import VideoConfig
+    from pipeline.preflight import load_model_spec
     from pipeline.report import listener_for
     from pipeline.video.destination import report_name
     from pipeline.video.job import upscale_video
     from pipeline.video.preview import plan_only, write_preview
     from pipeline.video.sample import write_sample
 
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    source, destination = write_sample(folder / "clip.mp4"), folder / "clip-x2.mp4"
     settings = VideoConfig(model=model)
+    load_model_spec(settings)  # a model that cannot be had is refused before anything goes
+    empty(folder)
+    source, destination = write_sample(folder / "clip.mp4"), folder / "clip-x2.mp4"
     with listener_for(as_json=False) as listener:
         report = upscale_video(str(source), str(destination), settings, run_units, listener)
         picture = write_preview(plan_only(str(source), str(folder / "clip-x2.mp4"), settings, listener), 2)["preview"]
@@ -39,3 +42,15 @@ def demo(
     console.print(f"result   {destination.resolve()}")
     console.print(f"picture  {Path(picture).resolve()}  (left bicubic, right {model})")
     console.print(f"report   {(folder / report_name(destination.name)).resolve()}")
+
+
+def empty(folder: Path) -> None:
+    """Make room, of an earlier demonstration alone. Raises ConfigError where anything else is there."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise ConfigError(f"{folder} is a file or a link; name a folder")
+    foreign = next((path.name for path in folder.glob("*") if not path.name.startswith(("clip", ".clip"))), None)
+    if foreign:
+        raise ConfigError(f"{folder} holds {foreign}, which no demonstration made; name another folder")
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)

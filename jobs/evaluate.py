@@ -180,7 +180,10 @@ def measure_pair(upscaler: Upscaler, task: Task, pair: Pair, perceptual: Lpips |
 
     truth = truth_for(task, read_image(pair.large, keep_grey=task.kind != "sr" and task.grey))
     if pair.small is None:
-        x = degraded(task, truth)
+        try:
+            x = degraded(task, truth)
+        except ValueError as error:
+            raise ConfigError(f"{pair.large}: {error}") from error
     else:
         small = read_image(pair.small, keep_grey=truth.ndim == 2)
         x = as_tensor(truth_for(task, small) if task.kind != "sr" else small)

@@ -8,7 +8,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +22,7 @@ import typer
 from jobs.datasets import pair_images, read_rgb
 from jobs.options import Address
 from jobs.settings import read_settings
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, InterruptedRunError
 from pipeline.storage import local_path
 
 if TYPE_CHECKING:  # torch loads with the first use: the command line's help does without
@@ -67,13 +70,40 @@ class Run:
         except ValueError as error:
             raise ConfigError(" ".join(str(error).split())[:300]) from error
         try:
-            trainer.run(validation, lambda row: tell(json.dumps(row)), self.every)
+            with interrupts() as asked_to_stop:
+                trainer.run(validation, lambda row: tell(json.dumps(row)), self.every, asked_to_stop)
         except PatchError as error:
             raise ConfigError(str(error)) from error
+        if trainer.step < settings.steps:
+            raise InterruptedRunError(
+                f"stopped at step {trainer.step} of {settings.steps}; the same command goes on from there"
+            )
         if trainer.rank == 0 and self.export is not None:
             source = self.data.rstrip("/").rpartition("/")[2]
             export_weights(trainer, validation, {"source": source, "photographs": len(photographs)}, self.export)
             tell(f"wrote {self.export}")
+
+
+@contextmanager
+def interrupts() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C or SIGTERM has come: the first lets a step end, a second stops at once."""
+    asked = False
+
+    def ask(number: int, frame: object) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def train(
@@ -187,12 +217,16 @@ def train_config(settings: dict[str, Any], device: str) -> TrainConfig:
 
 def validation_pairs(lr: Path, hr: Path, scale: int) -> list[Pair]:
     """(small, large) pictures, the large ones cropped to ``scale`` times the small."""
+    from swinir.metrics import SSIM_PIXELS
+
     pairs = []
     for small, large in pair_images(lr, hr):
         picture, truth = read_rgb(small), read_rgb(large)
         height, width = picture.shape[0] * scale, picture.shape[1] * scale
-        if truth.shape[0] < height or truth.shape[1] < width:
-            raise ConfigError(f"{large} is smaller than {small} enlarged x{scale}; is --val-lr of the right scale?")
+        if not (height <= truth.shape[0] < height + scale and width <= truth.shape[1] < width + scale):
+            raise ConfigError(f"{large} is not of the size of {small} enlarged x{scale}; is --val-lr of the right scale?")
+        if min(height, width) - 2 * scale < SSIM_PIXELS:
+            raise ConfigError(f"{large} is too small to validate on; SSIM wants {SSIM_PIXELS + 2 * scale} pixels each way")
         pairs.append((picture, truth[:height, :width]))
     return pairs
 

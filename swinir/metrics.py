@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 Image = NDArray[np.uint8]
 Luma = NDArray[np.float64]
+SSIM_PIXELS = 11  # of its window
 
 BLOCK = 8  # of JPEG, in pixels
 
@@ -35,8 +36,10 @@ def psnr(a: Luma, b: Luma) -> float:
 
 
 def ssim(a: Luma, b: Luma) -> float:
-    """Mean structural similarity over the positions where the whole window fits."""
-    offset = np.arange(11) - 5
+    """Mean structural similarity over the positions where the whole window fits. ValueError where it fits nowhere."""
+    if min(a.shape) < SSIM_PIXELS:
+        raise ValueError(f"SSIM wants {SSIM_PIXELS} pixels each way beside the border, got {a.shape[1]}x{a.shape[0]}")
+    offset = np.arange(SSIM_PIXELS) - SSIM_PIXELS // 2
     line = np.exp(-(offset**2) / (2 * 1.5**2))
     window = torch.from_numpy(line / line.sum())
     x, y = (torch.from_numpy(v)[None, None] for v in (a, b))

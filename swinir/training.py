@@ -171,12 +171,24 @@ class Trainer:
             output: Tensor = self._network(lr)
         return output
 
-    def run(self, validation: Sequence[Pair], report: Callable[[Row], None], every: int = 100) -> None:
-        """Train to the last step; every ``every`` steps validate the average, log, plot and save."""
+    def run(
+        self,
+        validation: Sequence[Pair],
+        report: Callable[[Row], None],
+        every: int = 100,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Train to the last step; every ``every`` steps validate the average, log, plot and save.
+
+        Where ``stop`` says so after a step, save and return; it is for a process that trains alone.
+        """
         losses: list[float] = []
         started = time.monotonic()
         while self.step < self.config.steps:
             losses.append(self.train_step())
+            if self.step < self.config.steps and stop():
+                self.save()
+                return
             if self.step % every and self.step < self.config.steps:
                 continue
             if self.rank == 0:

@@ -162,7 +162,7 @@ class Upscaler:
         """
         if lr.dtype not in (np.uint8, np.uint16):
             raise ValueError(f"pictures are uint8 or uint16, got {lr.dtype}")
-        if not lr.flags.writeable:  # which PyTorch does not take
+        if not lr.flags.writeable or min(lr.strides) < 0:  # which PyTorch does not take
             lr = lr.copy()
         if lr.ndim == 2:
             images = lr[None, None]

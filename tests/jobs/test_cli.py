@@ -186,6 +186,20 @@ def test_encoders_do_not_print_about_themselves(clip):
     assert (ended.code, ended.err) == (0, "probing\n")
 
 
+def test_the_demonstration_takes_the_place_of_an_earlier_one_alone(swinir, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    for folder, model, message in (
+        ("mine", "nearest-x2", "holds thesis.txt"), ("mine", "nosuch", "unknown model"),
+        ("mine/thesis.txt", "nearest-x2", "a file or a link"), ("link", "nearest-x2", "a file or a link"),
+    ):  # fmt: skip
+        ended = swinir("demo", tmp_path / folder, "--model", model)
+        assert (ended.code, len(ended.err.splitlines())) == (2, 1)
+        assert message in ended.err
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
 def test_models_as_json(swinir):
     ended = swinir("models", "--json")
     rows = {row["model"]: row for row in json.loads(ended.out)}

@@ -77,6 +77,11 @@ def test_pictures_may_be_of_any_mode(tmp_path):
     assert read_image(tmp_path / "grey.png", keep_grey=False).shape == (4, 5, 3)
     assert read_image(tmp_path / "grey.png", keep_grey=True).shape == (4, 5)
     assert read_image(put(tmp_path / "rgb.png"), keep_grey=True).shape == (12, 12, 3)
+    Image.fromarray(np.array([[0, 257, 65535]], np.uint16)).save(tmp_path / "deep.png")
+    assert read_image(tmp_path / "deep.png", keep_grey=True).tolist() == [[0, 1, 255]]
+    Image.fromarray(np.zeros((4, 5), np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(MediaError, match=r"float\.tif holds floating point"):
+        read_image(tmp_path / "float.tif", keep_grey=True)
     (tmp_path / "not.png").write_text("no")
     with pytest.raises(MediaError, match=r"not\.png cannot be read as an image"):
         read_image(tmp_path / "not.png", keep_grey=True)

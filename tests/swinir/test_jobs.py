@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -253,6 +254,38 @@ def test_train_refuses_what_cannot_be(folders, tmp_path, yaml, arguments, messag
     (tmp_path / "run.yaml").write_text(yaml)
     with pytest.raises(ConfigError, match=message):
         run("train", folders / "hr", tmp_path / "run", "--config", tmp_path / "run.yaml", "--device", "cpu", *arguments)
+
+
+def test_train_stopped_half_way_goes_on_from_that_step(folders, tmp_path):
+    (tmp_path / "run.yaml").write_text("patch: 16\nbatch_size: 1\nsynthetic_pictures: 0\n")
+    command = [sys.executable, "-m", "jobs.cli", "train", folders / "hr", tmp_path / "run", "--config", tmp_path / "run.yaml"]
+    command = [*map(str, command), "--device", "cpu", "--steps", "100000", "--every", "100000"]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert "step 0 of 100000" in running.stdout.readline()
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=120)
+    assert running.returncode == 130
+    assert re.fullmatch(r"error: stopped at step (\d+) of 100000; the same command goes on from there\n", said)
+    assert (tmp_path / "run/state.pt").exists()
+
+
+@pytest.mark.parametrize(("lr", "hr", "message"), [(16, 64, "is not of the size of"), (7, 14, "too small to validate on")])
+def test_train_refuses_pictures_that_cannot_be_validated_on(folders, tmp_path, lr, hr, message):
+    for name, size in (("lr", lr), ("hr", hr)):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (size, size)).save(tmp_path / name / "a.png")
+    with pytest.raises(ConfigError, match=message):
+        run(
+            "train",
+            folders / "hr",
+            tmp_path / "run",
+            "--device",
+            "cpu",
+            "--val-lr",
+            tmp_path / "lr",
+            "--val-hr",
+            tmp_path / "hr",
+        )
 
 
 def test_train_needs_photographs(tmp_path):

@@ -64,6 +64,12 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(patches, tmp_path, way, o
     assert (tmp_path / "one" / "curve.png").exists()
 
 
+def test_a_run_that_is_told_to_stop_loses_no_step(patches, tmp_path):
+    stopped = Trainer(CONFIG, patches, tmp_path, CPU)
+    stopped.run([], lambda row: None, every=100, stop=lambda: stopped.step == 2)
+    assert Trainer(CONFIG, patches, tmp_path, CPU).step == stopped.step == 2
+
+
 def test_a_run_goes_on_where_steps_are_computed_another_way(patches, tmp_path):
     trainer = Trainer(CONFIG, patches, tmp_path, CPU)
     trainer.train_step()

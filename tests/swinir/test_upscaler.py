@@ -42,6 +42,13 @@ def test_baselines_repeat_pixels_exactly(model, shape, dtype):
     assert (up.weights_sha256, up.in_chans, up.name) == ("", 0, model)
 
 
+def test_pictures_may_lie_in_memory_in_any_order():
+    lr = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    upscaler = Upscaler("nearest-x2", device="cpu")
+    for view in (lr[..., ::-1], lr[::-1], lr[:, ::-2]):
+        assert np.array_equal(upscaler(view), upscaler(view.copy()))
+
+
 def test_nearest_in_tiles_copies_every_float():
     x = torch.randn(1, 4, 300, 170)
     assert torch.equal(Upscaler("nearest-x2", tile=64).upscale(x), x.repeat_interleave(2, 2).repeat_interleave(2, 3))
