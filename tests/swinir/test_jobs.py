@@ -271,21 +271,12 @@ def test_train_stopped_half_way_goes_on_from_that_step(folders, tmp_path):
 
 @pytest.mark.parametrize(("lr", "hr", "message"), [(16, 64, "is not of the size of"), (7, 14, "too small to validate on")])
 def test_train_refuses_pictures_that_cannot_be_validated_on(folders, tmp_path, lr, hr, message):
-    for name, size in (("lr", lr), ("hr", hr)):
+    for name, size in (("small", lr), ("large", hr)):
         (tmp_path / name).mkdir()
         Image.new("RGB", (size, size)).save(tmp_path / name / "a.png")
+    validation = ("--val-lr", tmp_path / "small", "--val-hr", tmp_path / "large")
     with pytest.raises(ConfigError, match=message):
-        run(
-            "train",
-            folders / "hr",
-            tmp_path / "run",
-            "--device",
-            "cpu",
-            "--val-lr",
-            tmp_path / "lr",
-            "--val-hr",
-            tmp_path / "hr",
-        )
+        run("train", folders / "hr", tmp_path / "run", "--device", "cpu", *validation)
 
 
 def test_train_needs_photographs(tmp_path):
