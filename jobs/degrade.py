@@ -23,7 +23,7 @@ def degrade(
     out: Annotated[Path, typer.Argument(help="A new folder, for LR/ and HR/ of equal names and pairs.png.")],
     scale: Annotated[int, Option(help="How many times smaller.", min=1)] = 2,
     crops: Annotated[int, Option(help="Of every photograph, each degraded in its own way.", min=1)] = 1,
-    seed: Annotated[int, Option(help="Of all that is drawn by chance.")] = 0,
+    seed: Annotated[int, Option(help="Of all that is drawn by chance.", min=0)] = 0,
     config: Annotated[Path | None, Option(help="YAML of shares and ranges. [default: as real-light models train]")] = None,
     image_column: Annotated[str | None, Option(help="The column of Parquet files that holds the pictures.")] = None,
 ) -> None:

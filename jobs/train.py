@@ -72,7 +72,7 @@ class Run:
         try:
             with interrupts() as asked_to_stop:
                 trainer.run(validation, lambda row: tell(json.dumps(row)), self.every, asked_to_stop)
-        except PatchError as error:
+        except (PatchError, FloatingPointError) as error:
             raise ConfigError(str(error)) from error
         if trainer.step < settings.steps:
             raise InterruptedRunError(
@@ -109,7 +109,7 @@ def interrupts() -> Iterator[Callable[[], bool]]:
 def train(
     data: Annotated[str, typer.Argument(help="Photographs: a folder, or Parquet or tar files; local or by URL.")],
     out: Annotated[Path, typer.Argument(help="Folder of the run: state, log and curve; an interrupted run goes on from it.")],
-    model: Annotated[str | None, typer.Option(help="The preset whose architecture to train [lightweight-x2].")] = None,
+    model: Annotated[str | None, typer.Option(help="The preset whose architecture to train. [default: lightweight-x2]")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Patches in a step.")] = None,
     patch: Annotated[int | None, typer.Option(help="Length of a patch, in small pixels.")] = None,
@@ -137,6 +137,10 @@ def train(
     }  # fmt: skip
     settings = read_settings(config, known_settings()) | {name: value for name, value in options.items() if value is not None}
     train_config(settings, "cpu")  # refused before any work
+    if export and export.is_dir():
+        raise ConfigError(f"--export {export} is a folder; name a .safetensors file")
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; name a folder for the run")
     if (val_lr is None) != (val_hr is None):
         raise ConfigError("--val-lr and --val-hr belong together; give both or neither")
     if address and not workers:

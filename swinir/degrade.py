@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -65,12 +65,16 @@ class Degradation:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name.endswith("_share"):
-                if not 0 <= value <= 1:
-                    raise ValueError(f"{field.name} must be a probability, got {value}")
+                if not isinstance(value, int | float) or not 0 <= value <= 1:
+                    raise ValueError(f"{field.name} must be a probability, got {value!r}")
                 continue
+            if not isinstance(value, Sequence) or not all(isinstance(end, int | float) for end in value):
+                raise ValueError(f"{field.name} must be two rising numbers above 0, got {value!r}")
             object.__setattr__(self, field.name, tuple(value))  # YAML and JSON have lists
-            if len(value) != 2 or not 0 < value[0] <= value[1]:
+            if len(value) != 2 or not 0 < value[0] <= value[1] < math.inf:
                 raise ValueError(f"{field.name} must be two rising numbers above 0, got {list(value)}")
+        if self.quality[1] > 100:
+            raise ValueError(f"quality must be 100 or less, got {list(self.quality)}")
         if self.still_share + self.video_share > 1:
             raise ValueError(f"still_share and video_share exclude each other, but {self.still_share} + {self.video_share} > 1")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 
 from swinir.degrade import Degradation
@@ -15,6 +15,11 @@ WHOLE = {
     "renew_steps": 1, "seed": 0,
 }  # fmt: skip
 """The settings that count something, and the least of each."""
+NUMBERS = {
+    "learning_rate": (0, math.inf), "ema_decay": (0, 1), "gradient_clip": (0, math.inf), "synthetic_share": (0, 1),
+    "plain_weight": (0, math.inf),
+}  # fmt: skip
+"""Settings that measure something, and between what each must lie; the greater number is none of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +50,22 @@ class TrainConfig:
     plain_weight: float = 0.0  # of the mean absolute error on plain colours, added; without it networks move some
 
     def __post_init__(self) -> None:
+        if not isinstance(self.milestones, Sequence) or not all(isinstance(part, float) for part in self.milestones):
+            raise ValueError(f"milestones must be a list of numbers between 0 and 1, got {self.milestones!r}")
         object.__setattr__(self, "milestones", tuple(self.milestones))  # YAML and JSON have lists
         if isinstance(self.degradation, Mapping):
             object.__setattr__(self, "degradation", Degradation(**self.degradation))
+        if not isinstance(self.degradation, Degradation | None):
+            raise ValueError(f"degradation must be settings with their values, got {self.degradation!r}")
+        for name, (least, limit) in NUMBERS.items():
+            object.__setattr__(self, name, number(name, getattr(self, name)))
+            value = getattr(self, name)
+            if value is not None and not least <= value < limit:
+                raise ValueError(f"{name} must be {least} or more, and less than {limit:g}, got {value:g}")
+        if self.learning_rate == 0 or self.gradient_clip == 0:
+            raise ValueError("learning_rate and gradient_clip must be more than 0; null clips nothing")
+        if not isinstance(self.compile, bool):
+            raise ValueError(f"compile must be true or false, got {self.compile!r}")
         if self.schedule not in ("cosine", "multistep"):
             raise ValueError(f"schedule must be cosine or multistep, got {self.schedule!r}")
         if not all(0 < milestone < 1 for milestone in self.milestones):
@@ -60,10 +78,18 @@ class TrainConfig:
             value = getattr(self, name)
             if not ((type(value) is int and value >= least) or (value is None and name == "pictures_at_once")):
                 raise ValueError(f"{name} must be a whole number of {least} or more, got {value!r}")
-        if self.plain_weight < 0:
-            raise ValueError(f"plain_weight must be 0 or more, got {self.plain_weight:g}")
         if self.precision not in ("bf16", "fp32"):
             raise ValueError(f"precision must be bf16 or fp32, got {self.precision!r}")
+
+
+def number(name: str, value: object) -> float | None:
+    """A setting as a number; YAML takes ``1e-3``, without a point, for text."""
+    if value is None and name == "gradient_clip":
+        return None
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be a number, got {value!r}") from error
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:

@@ -103,8 +103,11 @@ class Trainer:
     def _read_state(self) -> dict[str, Any]:
         try:
             state: dict[str, Any] = torch.load(self._state_path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise ValueError(f"{self._state_path} is damaged ({error}); remove it to begin anew") from error
+            complete = {"config", "model", "average", "optimizer", "step"} <= state.keys()
+        except (RuntimeError, EOFError, KeyError, AttributeError, ValueError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{self._state_path} is damaged; remove it to begin anew ({error})") from error
+        if not complete:
+            raise ValueError(f"{self._state_path} is no state of a training run; choose another folder")
         if not same_run(state["config"], self.config):
             raise ValueError(f"{self._state_path} belongs to another training configuration; choose another folder")
         return state
@@ -141,6 +144,8 @@ class Trainer:
         loss = loss.detach()
         if self.num_ranks > 1:
             add_over_ranks([loss, *(p.grad for p in self.model.parameters() if p.grad is not None)])
+        if not math.isfinite(error := loss.item()):
+            raise FloatingPointError(f"the error is not finite at step {self.step}; train with a lower learning rate")
         if self.config.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
         for optimizer in self.optimizers:
@@ -151,7 +156,7 @@ class Trainer:
         with torch.no_grad():
             for slow, fast in zip(self.average.parameters(), self.model.parameters(), strict=True):
                 slow.lerp_(fast, 1 - decay)
-        return 255 * (math.sqrt(loss.item()) if squared else loss.item())
+        return 255 * (math.sqrt(error) if squared else error)
 
     def _plain_error(self) -> Tensor:
         """Mean absolute error on a few pictures of one colour each, away from their borders.

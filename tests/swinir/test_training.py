@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import subprocess
 import sys
 
@@ -181,7 +182,7 @@ def test_a_batch_is_shared_out_among_the_ranks(patches):
 def test_a_damaged_state_is_named(patches, tmp_path):
     Trainer(CONFIG, patches, tmp_path, CPU).save()
     (tmp_path / "state.pt").write_bytes((tmp_path / "state.pt").read_bytes()[:-5000])
-    with pytest.raises(ValueError, match=r"state\.pt is damaged .*; remove it to begin anew"):
+    with pytest.raises(ValueError, match=r"state\.pt is damaged; remove it to begin anew"):
         Trainer(CONFIG, patches, tmp_path, CPU)
 
 
@@ -270,6 +271,37 @@ def test_a_run_can_begin_at_given_weights(patches, tmp_path):
 
 
 def test_settings_that_name_nothing_are_refused():
-    for change in ({"loss": "l3"}, {"precision": "fp16"}, {"schedule": "linear"}, {"milestones": [0.5, 400_000]}):
+    for change in (
+        {"loss": "l3"}, {"precision": "fp16"}, {"schedule": "linear"}, {"milestones": [0.5, 400_000]}, {"milestones": 0.5},
+        {"learning_rate": "fast"}, {"learning_rate": -1}, {"learning_rate": 0}, {"ema_decay": 2}, {"synthetic_share": 1.5},
+        {"plain_weight": "x"}, {"gradient_clip": math.inf}, {"compile": "no"}, {"degradation": 5},
+        {"degradation": {"quality": [150, 200]}}, {"degradation": {"noise_codes": [1, math.inf]}},
+        {"degradation": {"blur_sigma": 1}},
+        {"degradation": {"still_share": "often"}},
+    ):  # fmt: skip
         with pytest.raises(ValueError, match="must be"):
             dataclasses.replace(CONFIG, **change)
+
+
+def test_a_number_may_be_what_yaml_takes_for_text():
+    assert dataclasses.replace(CONFIG, learning_rate="1e-3", gradient_clip=None).learning_rate == 0.001
+
+
+def test_a_run_that_diverges_ends_and_keeps_its_last_state(patches, tmp_path):
+    trainer = Trainer(CONFIG, patches, tmp_path, CPU)
+    trainer.save()
+    with torch.no_grad():
+        trainer.model.conv_first.weight.fill_(math.inf)
+    with pytest.raises(FloatingPointError, match="not finite at step 0; train with a lower learning rate"):
+        trainer.run([], lambda row: None)
+    assert Trainer(CONFIG, patches, tmp_path, CPU).model.conv_first.weight.isfinite().all()
+
+
+@pytest.mark.parametrize("content", [b"hello", {"model": {}}])
+def test_a_state_that_is_none_is_named(patches, tmp_path, content):
+    if isinstance(content, bytes):
+        (tmp_path / "state.pt").write_bytes(content)
+    else:
+        torch.save(content, tmp_path / "state.pt")
+    with pytest.raises(ValueError, match=r"state\.pt is (damaged; remove it|no state of a training run)"):
+        Trainer(CONFIG, patches, tmp_path, CPU)
