@@ -13,10 +13,10 @@ from av.stream import Stream
 
 TS_PACKET_BYTES = (188, 192, 204)  # plain, with a time before each, with a checksum behind
 TS_SYNC = b"\x47"  # the first byte of each
-PROGRAMS = 0  # the stream that a recording begins with
+TABLES = (0x00, 0x11)  # of programs and of services (ISO 13818-1; EN 300 468), with which a recording begins
 PES_HEADER_BYTES = 6  # of a packet, before what its length counts
 READ_BYTES = 1 << 20
-MOST_BETWEEN_TABLES = 1 << 14  # transport packets; they come ten times a second
+MOST_BETWEEN_TABLES = 1 << 14  # transport packets; tables come several times a second
 FOOTER_BYTES = 8  # of a slice with a checksum: 24 bits of size, 8 of status, 32 that make the CRC of the whole slice 0
 BITS_REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)[:, ::-1], axis=1)[:, 0]
 
@@ -72,17 +72,18 @@ def is_whole(file: BinaryIO, start: int, pid: int) -> bool:
     """Whether no transport packet is missing in the packet of a stream that begins at a byte of the file, nor in the next.
 
     FFmpeg marks the one or the other. A packet may state its length. Else the counters tell (ISO 13818-1, section 2.4.3.3):
-    they go on from one to the next, and may repeat. Where those of the tables of programs begin anew between two packets,
+    they go on from one to the next, and may repeat. Where those of the tables begin anew between two packets,
     another recording begins, or another segment of a stream for the web (RFC 8216, section 3.2).
     """
     num_begun = stated = size = 0
     before: int | None = None
-    begins_anew, table = False, last_table(file, start)
+    begins_anew, tables = False, last_tables(file, start)
     for packet in transport_packets(file, start):
         found = pid_of(packet)
-        if found == PROGRAMS:
-            begins_anew = begins_anew or table is None or packet[3] & 0x0F not in (table, (table + 1) % 16)
-            table = packet[3] & 0x0F
+        if found in TABLES:
+            last = tables.get(found)
+            begins_anew = begins_anew or last is None or packet[3] & 0x0F not in (last, (last + 1) % 16)
+            tables[found] = packet[3] & 0x0F
         if found != pid or not packet[3] & 0x10:  # another stream's, or without payload
             continue
         begins, counter = bool(packet[1] & 0x40), packet[3] & 0x0F
@@ -102,16 +103,17 @@ def is_whole(file: BinaryIO, start: int, pid: int) -> bool:
     return True
 
 
-def last_table(file: BinaryIO, start: int) -> int | None:
-    """The counter of the last table of programs before a byte at which a transport packet begins."""
+def last_tables(file: BinaryIO, start: int) -> dict[int, int]:
+    """The counters of the last tables before a byte at which a transport packet begins."""
     step = next(n for n in TS_PACKET_BYTES if n == TS_PACKET_BYTES[-1] or in_step(file, start, n))
     first = start - min(start // step, MOST_BETWEEN_TABLES) * step
-    counter = None
+    counters: dict[int, int] = {}
     for number, packet in enumerate(transport_packets(file, first)):
         if first + number * step >= start:
             break
-        counter = packet[3] & 0x0F if pid_of(packet) == PROGRAMS else counter
-    return counter
+        if pid_of(packet) in TABLES:
+            counters[pid_of(packet)] = packet[3] & 0x0F
+    return counters
 
 
 def in_step(file: BinaryIO, start: int, step: int) -> bool:
