@@ -179,20 +179,17 @@ def measure_pair(upscaler: Upscaler, task: Task, pair: Pair, perceptual: Lpips |
     from swinir.evaluation import as_tensor, degraded, measure, truth_for
 
     truth = truth_for(task, read_image(pair.large, keep_grey=task.kind != "sr" and task.grey))
-    if pair.small is None:
-        try:
-            x = degraded(task, truth)
-        except ValueError as error:
-            raise ConfigError(f"{pair.large}: {error}") from error
-    else:
-        small = read_image(pair.small, keep_grey=truth.ndim == 2)
-        x = as_tensor(truth_for(task, small) if task.kind != "sr" else small)
-        height, width = x.shape[2] * upscaler.scale, x.shape[3] * upscaler.scale
-        if not (0 <= truth.shape[0] - height < upscaler.scale and 0 <= truth.shape[1] - width < upscaler.scale):
-            sizes = f"{pair.large} is {truth.shape[1]}x{truth.shape[0]}, but {pair.small} enlarged x{upscaler.scale} is"
-            raise ConfigError(f"{sizes} {width}x{height}; is the model of the right scale?")
-        truth = truth[:height, :width]
     try:
+        if pair.small is None:
+            x = degraded(task, truth)
+        else:
+            small = read_image(pair.small, keep_grey=truth.ndim == 2)
+            x = as_tensor(truth_for(task, small) if task.kind != "sr" else small)
+            height, width = x.shape[2] * upscaler.scale, x.shape[3] * upscaler.scale
+            if not (0 <= truth.shape[0] - height < upscaler.scale and 0 <= truth.shape[1] - width < upscaler.scale):
+                sizes = f"{pair.large} is {truth.shape[1]}x{truth.shape[0]}, but {pair.small} enlarged x{upscaler.scale} is"
+                raise ConfigError(f"{sizes} {width}x{height}; is the model of the right scale?")
+            truth = truth[:height, :width]
         return measure(task, upscaler.upscale, x, truth, perceptual)
     except (ValueError, FloatingPointError) as error:
         raise ConfigError(f"{pair.large}: {error}") from error

@@ -50,8 +50,9 @@ class TrainConfig:
     plain_weight: float = 0.0  # of the mean absolute error on plain colours, added; without it networks move some
 
     def __post_init__(self) -> None:
-        if not isinstance(self.milestones, Sequence) or not all(isinstance(part, float) for part in self.milestones):
-            raise ValueError(f"milestones must be a list of numbers between 0 and 1, got {self.milestones!r}")
+        parts = self.milestones if isinstance(self.milestones, Sequence) else [None]
+        if not all(isinstance(part, float) and 0 < part < 1 for part in parts):
+            raise ValueError(f"milestones must be a list of parts of the run between 0 and 1, got {self.milestones!r}")
         object.__setattr__(self, "milestones", tuple(self.milestones))  # YAML and JSON have lists
         if isinstance(self.degradation, Mapping):
             object.__setattr__(self, "degradation", Degradation(**self.degradation))
@@ -68,8 +69,6 @@ class TrainConfig:
             raise ValueError(f"compile must be true or false, got {self.compile!r}")
         if self.schedule not in ("cosine", "multistep"):
             raise ValueError(f"schedule must be cosine or multistep, got {self.schedule!r}")
-        if not all(0 < milestone < 1 for milestone in self.milestones):
-            raise ValueError(f"milestones must be parts of the run between 0 and 1, got {list(self.milestones)}")
         if self.optimizer not in ("adam", "muon"):
             raise ValueError(f"optimizer must be adam or muon, got {self.optimizer!r}")
         if self.loss not in ("l1", "l2"):

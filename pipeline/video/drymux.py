@@ -213,7 +213,7 @@ class Bench:
         out.start_encoding()
         for packet in encoded(pictures):
             out.mux(packet)
-        refused: dict[int, list[av.error.InvalidDataError]] = {}
+        errors: dict[int, av.error.InvalidDataError] = {}
         for index, sample in self._samples:
             taken = tracks[index].take(sample.fresh()) if index in tracks else None
             try:
@@ -221,10 +221,11 @@ class Bench:
                     out.mux(taken)
             except av.error.InvalidDataError as error:
                 tracks[index].refuse()
-                refused.setdefault(index, []).append(error)
-        for index, errors in refused.items():
-            if len(errors) > tracks[index].taken.num_packets:  # not damage here and there: the container does not take it
-                raise errors[0]
+                errors.setdefault(index, error)
+        for index, first in errors.items():
+            seen = tracks[index].taken
+            if seen.num_refused > seen.num_packets:  # not damage here and there: the container does not take it
+                raise first
 
     def _add_video(self, out: OutputContainer) -> VideoStream:
         stream = out.add_stream(self._config.codec, rate=self._video.guessed_rate or 25)  # a time code counts in it

@@ -72,8 +72,8 @@ def is_whole(file: BinaryIO, start: int, pid: int) -> bool:
     """Whether no transport packet is missing in the packet of a stream that begins at a byte of the file, nor in the next.
 
     FFmpeg marks the one or the other. A packet may state its length. Else the counters tell (ISO 13818-1, section 2.4.3.3):
-    they go on from one to the next, and may repeat. Where those of the tables begin anew between two packets,
-    another recording begins, or another segment of a stream for the web (RFC 8216, section 3.2).
+    they go on from one to the next, and may repeat. Where those of the tables begin anew between two packets, another recording
+    begins, or another segment of a stream for the web (RFC 8216, section 3.2).
     """
     num_begun = stated = size = 0
     before: int | None = None
@@ -92,7 +92,7 @@ def is_whole(file: BinaryIO, start: int, pid: int) -> bool:
             return False
         payload = packet[5 + packet[4] :] if packet[3] & 0x20 else packet[4:]
         if begins:
-            if stated != (size if stated else 0):
+            if stated and size != stated:
                 return False
             num_begun += 1
             if num_begun > 2:

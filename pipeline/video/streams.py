@@ -138,7 +138,7 @@ class Track:
         """The packet as the result holds it: itself, with its side data, or its text; None where nothing of it is a packet."""
         if self.stream.type == "attachment":
             return None
-        if not begins_soundly(packet):
+        if self.stream.container.format.name in ("mp4", "mov") and not begins_soundly(packet):
             self.taken = self.taken._replace(num_refused=self.taken.num_refused + 1)
             return None
         if packet.pts is None and packet.dts is None:  # cover art
@@ -154,12 +154,12 @@ class Track:
             self._delay_for_priming(packet)
         moved = self._keep_rising(packet)
         packet.stream = self.stream
-        self.taken = Taken(self.taken.num_packets + 1, self.taken.num_moved + moved, self.taken.num_refused)
+        self.taken = self.taken._replace(num_packets=self.taken.num_packets + 1, num_moved=self.taken.num_moved + moved)
         return packet
 
     def refuse(self) -> None:
         """The packet that was taken last is not in the result."""
-        self.taken = Taken(self.taken.num_packets - 1, self.taken.num_moved, self.taken.num_refused + 1)
+        self.taken = self.taken._replace(num_packets=self.taken.num_packets - 1, num_refused=self.taken.num_refused + 1)
 
     def _delay_for_priming(self, packet: av.Packet[Any]) -> None:
         """FFmpeg's muxer takes the first packet's time for the start of the sound, which lies after what is not to be heard."""

@@ -129,7 +129,7 @@ class TimelineBuilder:
         index = np.insert(np.arange(len(timeline)), places, np.maximum(places - 1, 0))
         repeated = np.insert(np.zeros(len(timeline), bool), places, True)
         times = np.array([int(timeline.pts[0]) + round(i * frame_ticks) for i in range(len(index))], np.int64)
-        if kept and repeated.sum() * 2 < len(index):
+        if kept:
             known: list[int | None] = [None if new else int(timeline.pts[i]) for i, new in zip(index, repeated, strict=True)]
             times = exact_times(known, frame_ticks, trust_pts=True).pts
         return _rows(timeline, index, times, repeated, seekable=False)

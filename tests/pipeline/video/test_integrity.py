@@ -12,7 +12,7 @@ import pytest
 from pipeline.errors import MediaError
 from pipeline.video.describe import describe
 from pipeline.video.integrity import crc, slices_of
-from tests.media import numbers, write_video
+from tests.media import numbers, payloads, write_video
 from tests.sources import Builder
 
 PACKET_BYTES = 188  # of MPEG-TS
@@ -132,6 +132,8 @@ def test_ac3_that_an_mp4_would_not_take_is_left_out_and_listed(tmp_path: Path, j
         packet = bytes([p for p in container.demux(audio=0) if p.size][number])
     data = source.read_bytes()
     source.write_bytes(data.replace(packet, bytes(len(packet))))
+    assert job(source, tmp_path / "out.mkv")["exit_code"] == 0, "Matroska takes it as it is"
+    assert payloads(tmp_path / "out.mkv", "audio") == payloads(source, "audio")
     report = job(source, tmp_path / "out.mp4")
     assert (report["exit_code"], report["frames_out"]) == (3, 100)
     assert "stream 1: 1 packets are damaged and are not in the result" in report["warnings"]
