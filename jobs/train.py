@@ -48,7 +48,7 @@ class Run:
         """Train to the last step, going on from what ``out`` holds; the first process tells lines and exports."""
         from pipeline.dataset.pixels import RgbPictures
         from pipeline.video.worn import worn
-        from swinir.gradients import trainable
+        from swinir import gradients, triton_training
         from swinir.pairs import write_sheet
         from swinir.patches import PatchError, training_patches
         from swinir.training import Trainer
@@ -61,7 +61,9 @@ class Run:
         try:
             patches = training_patches(photographs, settings, worn)
             weights = load_checkpoint(*self.start_from).state if self.start_from else None
-            way = trainable if target.type == "cpu" else None
+            ours = gradients if target.type == "cpu" else triton_training
+            # On a CPU what PyTorch compiles would be in place of our kernel.
+            way = None if settings.compile and target.type == "cpu" else ours.trainable
             trainer = Trainer(settings, patches, self.out, target, weights, way)
             if trainer.rank == 0:
                 write_sheet(patches.pairs_at(trainer.step), self.out / "pairs.png")

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from swinir.degrade import Coder
 from swinir.pairs import Pair, Picture, degraded_pairs, reduced_pair
 from swinir.recipe import TrainConfig
 from swinir.synthetic import synthetic_picture
+
+Made = TypeVar("Made")
 
 GRID = 16  # LR pixels between the places where patches may start, before jitter
 
@@ -38,7 +40,10 @@ class Batches(Protocol):
         ...
 
     def batch(self, step: int, config: TrainConfig, rank: int = 0, num_ranks: int = 1) -> tuple[Tensor, Tensor]:
-        """The (B, 3, P, P) and (B, 3, P * scale, P * scale) float32 patches of one step, in [0, 1]; of them a rank's share."""
+        """The (B, 3, P, P) and (B, 3, P * scale, P * scale) uint8 patches of one step; of them a rank's share.
+
+        May be asked by several threads, for steps that are near to each other.
+        """
         ...
 
 
@@ -70,8 +75,8 @@ class Patches:
     def batch(self, step: int, config: TrainConfig, rank: int = 0, num_ranks: int = 1) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng((config.seed, step))
         pairs = [self._draw(rng) for _ in range(config.batch_size)][rank::num_ranks]  # to draw is cheap, and only views
-        lr, hr = (np.stack(side).transpose(0, 3, 1, 2) for side in zip(*pairs, strict=True))
-        return torch.from_numpy(lr).float() / 255, torch.from_numpy(hr).float() / 255
+        lr, hr = (torch.from_numpy(np.stack(side).transpose(0, 3, 1, 2)) for side in zip(*pairs, strict=True))
+        return lr, hr
 
     def _draw(self, rng: np.random.Generator) -> Pair:
         picture, y, x = self.places[np.searchsorted(self.cumulative, rng.random())]
@@ -112,6 +117,7 @@ class RenewedPatches:
         self._pictures, self._config, self._coder = pictures, config, coder
         self._at_once = min(config.pictures_at_once, len(pictures))
         self._ready: dict[int, Future[Patches]] = {}
+        self._lock = threading.Lock()
 
     def pairs_at(self, step: int) -> Sequence[Pair]:
         return self._turn_of(step).pairs
@@ -122,12 +128,16 @@ class RenewedPatches:
     def _turn_of(self, step: int) -> Patches:
         last = (self._config.steps - 1) // self._config.renew_steps
         turn = min(step // self._config.renew_steps, last)  # after the last step there is only its sheet to show
-        self._ready = {n: ready for n, ready in self._ready.items() if n >= turn}
-        if turn not in self._ready:
-            self._ready[turn] = in_background(partial(self._make, turn))
-        patches = self._ready[turn].result()
-        if turn < last and turn + 1 not in self._ready:
-            self._ready[turn + 1] = in_background(partial(self._make, turn + 1))
+        with self._lock:
+            # The turn before this may still be asked for, where the batches of several steps are made at once.
+            self._ready = {n: ready for n, ready in self._ready.items() if n >= turn - 1}
+            if turn not in self._ready:
+                self._ready[turn] = in_background(partial(self._make, turn))
+            ready = self._ready[turn]
+        patches = ready.result()
+        with self._lock:
+            if turn < last and turn + 1 not in self._ready:
+                self._ready[turn + 1] = in_background(partial(self._make, turn + 1))
         return patches
 
     def _make(self, turn: int) -> Patches:
@@ -135,9 +145,9 @@ class RenewedPatches:
         return patches_of((self._pictures[index] for index in chosen), self._config, self._coder, turn)
 
 
-def in_background(make: Callable[[], Patches]) -> Future[Patches]:
+def in_background(make: Callable[[], Made]) -> Future[Made]:
     """What ``make`` gives, from a thread that no exit of the process waits for."""
-    future: Future[Patches] = Future()
+    future: Future[Made] = Future()
 
     def run() -> None:
         try:

@@ -16,7 +16,9 @@ import os
 import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +28,22 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from swinir.codes import as_floats
 from swinir.curves import Row, plot_curves, read_log
 from swinir.metrics import psnr_ssim_y
 from swinir.model import Block, SwinIR
+from swinir.muon import BatchedMuon
 from swinir.pairs import Pair, Picture, picture_of
-from swinir.patches import Batches
+from swinir.patches import Batches, in_background
 from swinir.recipe import TrainConfig, learning_rate, same_run
 from swinir.start import start_as_pass_through, start_at
+from swinir.steps import RecordedSteps
+from swinir.triton_training import RasterSwinIR
 
 Way = Callable[[SwinIR, torch.dtype], SwinIR]  # such as swinir.gradients.trainable
 
 NUM_PLAIN = 8  # pictures of one colour, in a step that asks for them
+AHEAD = 4  # batches that a GPU finds ready
 
 
 class Trainer:
@@ -54,7 +61,7 @@ class Trainer:
         """Begin at ``weights`` if given, else from scratch; where the folder holds a state, go on from that.
 
         ``way`` makes of the network one that computes the same by other means, with the factors of its products in the given
-        type; it has the same parameters. Where blocks are to be compiled it is not asked.
+        type; it has the same parameters.
 
         Raises ValueError where the weights or the state are not of this run.
         """
@@ -76,12 +83,13 @@ class Trainer:
         if self.rank == 0:
             folder.mkdir(parents=True, exist_ok=True)
         self._resume()
-        self._network = self.model
+        dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+        self._network = way(self.model, dtype) if way else self.model
         if config.compile:
             example, _ = self.patches.batch(self.step, config, self.rank, self.num_ranks)
-            compile_blocks(self.model, self._forward, example.to(device))
-        elif way:
-            self._network = way(self.model, torch.bfloat16 if config.precision == "bf16" else torch.float32)
+            compile_blocks(self._network, self._forward, as_floats(example.to(device)))
+        self._ready: dict[int, Future[tuple[Tensor, Tensor]]] = {}
+        self._compute = RecordedSteps(self._gradients, device)
 
     @property
     def _state_path(self) -> Path:
@@ -127,45 +135,56 @@ class Trainer:
 
     def train_step(self) -> float:
         """One optimizer step; returns the mean absolute (L1) or root mean square (L2) error in 8-bit codes."""
-        lr, hr = (side.to(self.device) for side in self.patches.batch(self.step, self.config, self.rank, self.num_ranks))
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(self.step, self.config)
-        output = self._forward(lr)
-        squared = self.config.loss == "l2"
-        distance = F.mse_loss if squared else F.l1_loss
-        share = len(lr) / self.config.batch_size
-        loss = distance(output, hr) * share
-        total = loss
-        if self.config.plain_weight:
-            total = loss + self.config.plain_weight / self.num_ranks * self._plain_error()
-        self.model.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
-        loss = loss.detach()
+        loss = self._compute(*self._batch(), self._plain_colours())
         if self.num_ranks > 1:
             add_over_ranks([loss, *(p.grad for p in self.model.parameters() if p.grad is not None)])
-        if not math.isfinite(error := loss.item()):
-            raise FloatingPointError(f"the error is not finite at step {self.step}; train with a lower learning rate")
         if self.config.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
         for optimizer in self.optimizers:
             optimizer.step()
-        self.step += 1
         # A short memory at first, or the average would carry the starting point for long.
-        decay = min(self.config.ema_decay, self.step / (self.step + 10))
+        decay = min(self.config.ema_decay, (self.step + 1) / (self.step + 11))
         with torch.no_grad():
-            for slow, fast in zip(self.average.parameters(), self.model.parameters(), strict=True):
-                slow.lerp_(fast, 1 - decay)
-        return 255 * (math.sqrt(error) if squared else error)
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
+        # Asked for last: a GPU has had the whole step to do meanwhile.
+        if not math.isfinite(error := loss.item()):
+            raise FloatingPointError(f"the error is not finite at step {self.step}; train with a lower learning rate")
+        self.step += 1
+        return 255 * (math.sqrt(error) if self.config.loss == "l2" else error)
 
-    def _plain_error(self) -> Tensor:
-        """Mean absolute error on a few pictures of one colour each, away from their borders.
+    def _batch(self) -> tuple[Tensor, Tensor]:
+        """This rank's patches of the step; for a GPU those of the next steps are made ready meanwhile."""
+        share = self.config, self.rank, self.num_ranks
+        if self.device.type != "cuda":
+            return self.patches.batch(self.step, *share)
+        for step in range(self.step, max(self.step + 1, min(self.step + 1 + AHEAD, self.config.steps))):
+            if step not in self._ready:
+                self._ready[step] = in_background(partial(self.patches.batch, step, *share))
+        return self._ready.pop(self.step).result()
 
-        The colours are drawn from all there are; a channel is black or full more often than chance has it, for there weights
-        go wrong first.
+    def _gradients(self, lr: Tensor, hr: Tensor, colours: Tensor) -> Tensor:
+        """The error; its gradients are left with the parameters."""
+        self.model.zero_grad(set_to_none=True)
+        distance = F.mse_loss if self.config.loss == "l2" else F.l1_loss
+        loss = distance(self._forward(as_floats(lr)), as_floats(hr)) * (len(lr) / self.config.batch_size)
+        total = loss
+        if self.config.plain_weight:
+            total = loss + self.config.plain_weight / self.num_ranks * self._plain_error(colours)
+        total.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def _plain_colours(self) -> Tensor:
+        """(NUM_PLAIN, 3, 1, 1), drawn from all there are; a channel is black or full more often than chance has it, for there
+        weights go wrong first.
         """
         drawn = np.random.default_rng((self.config.seed, self.step, 1)).random((NUM_PLAIN, 3, 1, 1), np.float32)
-        truth = torch.from_numpy((1.4 * drawn - 0.2).clip(0, 1)).to(self.device)
+        return torch.from_numpy((1.4 * drawn - 0.2).clip(0, 1))
+
+    def _plain_error(self, truth: Tensor) -> Tensor:
+        """Mean absolute error on pictures of one colour each, away from their borders."""
         window = self.config.model.window_size
         output = self._forward(truth.expand(-1, -1, 2 * window, 2 * window).contiguous())
         border = window // 2 * self.config.model.upscale
@@ -223,19 +242,14 @@ class Trainer:
 
 
 def optimizers(model: SwinIR, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """Adam for all parameters; or Muon for the matrices of the blocks, and Adam for the rest.
-
-    Muon: Jordan et al., 2024, https://kellerjordan.github.io/posts/muon; its steps about as long as Adam's, after Liu et al.,
-    "Muon is scalable for LLM training", arXiv 2502.16982, section 2.2.
-    """
+    """Adam for all parameters; or Muon for the matrices of the blocks, and Adam for the rest."""
     betas = (0.9, 0.99)
     if config.optimizer == "adam":
         return [torch.optim.Adam(model.parameters(), betas=betas)]
     matrices = [module.weight for module in model.modules() if isinstance(module, nn.Linear)]
     known = set(matrices)
     rest = [parameter for parameter in model.parameters() if parameter not in known]
-    muon = torch.optim.Muon(matrices, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
-    return [muon, torch.optim.Adam(rest, betas=betas)]
+    return [BatchedMuon(matrices), torch.optim.Adam(rest, betas=betas)]
 
 
 def compile_blocks(model: SwinIR, forward: Callable[[Tensor], Tensor], example: Tensor) -> None:
@@ -245,6 +259,8 @@ def compile_blocks(model: SwinIR, forward: Callable[[Tensor], Tensor], example: 
     """
     from torch._dynamo.exc import TorchDynamoException  # loads the compiler
 
+    if isinstance(model, RasterSwinIR):
+        model.run_block = torch.compile(model.run_block, dynamic=False)
     for block in model.modules():
         if isinstance(block, Block):
             block.compile(dynamic=False)

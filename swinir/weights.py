@@ -9,7 +9,6 @@ import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import platformdirs
 from torch import nn
 
 from swinir.checkpoint import Checkpoint, WeightsError, build_network, describe, random_state, read_checkpoint
@@ -24,7 +23,11 @@ AUTO = "auto"  # in place of a model: whatever the named file holds
 
 def default_cache() -> Path:
     """The user's cache folder for this package; SWINIR_CACHE names another."""
-    return Path(os.environ.get("SWINIR_CACHE") or platformdirs.user_cache_dir("swinir"))
+    if named := os.environ.get("SWINIR_CACHE"):
+        return Path(named)
+    import platformdirs  # which a machine with PyTorch and little else does without
+
+    return Path(platformdirs.user_cache_dir("swinir"))
 
 
 def load_model(name: str, weights: str | Path | None = None, cache: Path | None = None) -> nn.Module:

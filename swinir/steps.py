@@ -1,0 +1,59 @@
+"""Steps of training recorded as a CUDA graph: they are thousands of launches, at which a host is slower than a GPU."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+WARM = 3  # steps before the recording, in which libraries choose what they use
+
+
+class RecordedSteps:
+    """``compute`` of tensors in the host's memory, or on a CUDA device of which it is recorded; of the same shapes every time.
+
+    ``compute`` leaves its gradients with the parameters, which it first leaves without any, asks the device nothing, and may
+    give tensors, that are overwritten in the next step.
+    """
+
+    def __init__(self, compute: Callable[..., Tensor], device: torch.device) -> None:
+        self._compute, self._device = compute, device
+        self._left = WARM if device.type == "cuda" else -1  # steps before the recording; never where less than 0
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._given: list[Tensor] = []
+        self._made: Tensor | None = None
+
+    def __call__(self, *given: Tensor) -> Tensor:
+        if self._left == 0:
+            self._record(given)
+        if self._graph is None or self._made is None:
+            self._left -= 1
+            return self._beside(given) if self._device.type == "cuda" else self._compute(*given)
+        for held, new in zip(self._given, given, strict=True):
+            held.copy_(new)
+        self._graph.replay()
+        return self._made
+
+    def _beside(self, given: tuple[Tensor, ...]) -> Tensor:
+        """On a stream of its own, as PyTorch wants it before a recording."""
+        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(stream):
+            made = self._compute(*(tensor.to(self._device) for tensor in given))
+        torch.cuda.current_stream(self._device).wait_stream(stream)
+        return made
+
+    def _record(self, given: tuple[Tensor, ...]) -> None:
+        self._given = [tensor.to(self._device) for tensor in given]
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.device(self._device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                self._made = self._compute(*self._given)
+        except RuntimeError as error:
+            torch.cuda.synchronize(self._device)
+            logging.getLogger("swinir").warning("training goes without CUDA graphs: %s", " ".join(str(error).split())[:300])
+            self._left = -1
+            return
+        self._graph = graph
