@@ -131,11 +131,17 @@ class SwinIR(nn.Module):
         # Autocast, where the trainer has it on, is for the body alone: see set_body_dtype.
         with torch.autocast(x.device.type, enabled=False):
             shallow = self.conv_first(x)
-        body = self._body(shallow)
+        features = self._features(shallow)
         with torch.autocast(x.device.type, enabled=False):
-            x = self._head(self.conv_after_body(body).to(shallow.dtype) + shallow, x)
+            x = self._head(features, x)
         x = x / self.config.img_range + self.mean
         return x[..., : height * self.config.upscale, : width * self.config.upscale]
+
+    def _features(self, shallow: Tensor) -> Tensor:
+        """What the head is given; may change ``shallow``."""
+        body = self._body(shallow)
+        with torch.autocast(shallow.device.type, enabled=False):
+            return self.conv_after_body(body).to(shallow.dtype) + shallow
 
     def _body(self, shallow: Tensor) -> Tensor:
         """The transformer body: (B, C, H, W) float32 in, the body's dtype out."""

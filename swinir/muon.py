@@ -35,9 +35,9 @@ class BatchedMuon(torch.optim.Muon):
         means = [self.state[p]["momentum_buffer"] for p in matrices]
         torch._foreach_lerp_(means, gradients, 1 - group["momentum"])
         ahead = torch.stack(torch._foreach_lerp(gradients, means, group["momentum"]))
-        lr = 0.2 * group["lr"] * max(matrices[0].shape) ** 0.5
-        steps = orthogonal(ahead, group["ns_coefficients"], group["ns_steps"], group["eps"]).to(matrices[0].dtype)
-        torch._foreach_add_(matrices, list(steps.unbind()), alpha=-lr)
+        length = -0.2 * max(matrices[0].shape) ** 0.5 * group["lr"]  # on a GPU a tensor
+        steps = orthogonal(ahead, group["ns_coefficients"], group["ns_steps"], group["eps"]).to(matrices[0].dtype) * length
+        torch._foreach_add_(matrices, list(steps.unbind()))
 
 
 def orthogonal(x_NRC: Tensor, coefficients: tuple[float, float, float], num_steps: int, eps: float) -> Tensor:

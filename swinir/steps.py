@@ -12,15 +12,16 @@ WARM = 3  # steps before the recording, in which libraries choose what they use
 
 
 class RecordedSteps:
-    """``compute`` of tensors in the host's memory, or on a CUDA device of which it is recorded; of the same shapes every time.
+    """``compute``, for tensors in the host's memory; where ``device`` is a GPU they are brought there, and it is recorded.
 
-    ``compute`` leaves its gradients with the parameters, which it first leaves without any, asks the device nothing, and may
-    give tensors, that are overwritten in the next step.
+    The tensors have the same shapes every time; what is returned is overwritten in the next step. ``compute`` asks the device
+    nothing, and what it reads and writes beside stays where it is: gradients, if the first thing that it does is to drop those
+    that there are.
     """
 
     def __init__(self, compute: Callable[..., Tensor], device: torch.device) -> None:
         self._compute, self._device = compute, device
-        self._left = WARM if device.type == "cuda" else -1  # steps before the recording; never where less than 0
+        self._left: int | None = WARM if device.type == "cuda" else None  # steps before the recording, if it is to be
         self._graph: torch.cuda.CUDAGraph | None = None
         self._given: list[Tensor] = []
         self._made: Tensor | None = None
@@ -29,7 +30,8 @@ class RecordedSteps:
         if self._left == 0:
             self._record(given)
         if self._graph is None or self._made is None:
-            self._left -= 1
+            if self._left:
+                self._left -= 1
             return self._beside(given) if self._device.type == "cuda" else self._compute(*given)
         for held, new in zip(self._given, given, strict=True):
             held.copy_(new)
@@ -46,6 +48,7 @@ class RecordedSteps:
         return made
 
     def _record(self, given: tuple[Tensor, ...]) -> None:
+        self._left = None
         self._given = [tensor.to(self._device) for tensor in given]
         graph = torch.cuda.CUDAGraph()
         try:
@@ -54,6 +57,5 @@ class RecordedSteps:
         except RuntimeError as error:
             torch.cuda.synchronize(self._device)
             logging.getLogger("swinir").warning("training goes without CUDA graphs: %s", " ".join(str(error).split())[:300])
-            self._left = -1
             return
         self._graph = graph

@@ -10,6 +10,7 @@ same steps as one process would do. The first process validates, logs and saves.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -76,20 +77,19 @@ class Trainer:
         if weights is not None:
             start_at(self.model, weights)
         self.model.to(device).train()
-        self.average = SwinIR(config.model).to(device).eval().requires_grad_(False)
-        self.average.load_state_dict(self.model.state_dict())
+        dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+        self._network = way(self.model, dtype) if way else self.model
+        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimizers = optimizers(self.model, config)
         self.step = 0
         if self.rank == 0:
             folder.mkdir(parents=True, exist_ok=True)
         self._resume()
-        dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-        self._network = way(self.model, dtype) if way else self.model
         if config.compile:
             example, _ = self.patches.batch(self.step, config, self.rank, self.num_ranks)
             compile_blocks(self._network, self._forward, as_floats(example.to(device)))
         self._ready: dict[int, Future[tuple[Tensor, Tensor]]] = {}
-        self._compute = RecordedSteps(self._gradients, device)
+        self._compute, self._update = RecordedSteps(self._gradients, device), RecordedSteps(self._follow, device)
 
     @property
     def _state_path(self) -> Path:
@@ -105,7 +105,7 @@ class Trainer:
             self.average.load_state_dict(state["average"])
             states = state["optimizer"] if isinstance(state["optimizer"], list) else [state["optimizer"]]
             for optimizer, theirs in zip(self.optimizers, states, strict=True):
-                optimizer.load_state_dict(theirs)
+                optimizer.load_state_dict(theirs | {"param_groups": as_run(theirs["param_groups"], optimizer)})
             self.step = state["step"]
 
     def _read_state(self) -> dict[str, Any]:
@@ -135,20 +135,12 @@ class Trainer:
 
     def train_step(self) -> float:
         """One optimizer step; returns the mean absolute (L1) or root mean square (L2) error in 8-bit codes."""
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(self.step, self.config)
         loss = self._compute(*self._batch(), self._plain_colours())
         if self.num_ranks > 1:
             add_over_ranks([loss, *(p.grad for p in self.model.parameters() if p.grad is not None)])
-        if self.config.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
-        for optimizer in self.optimizers:
-            optimizer.step()
         # A short memory at first, or the average would carry the starting point for long.
         decay = min(self.config.ema_decay, (self.step + 1) / (self.step + 11))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
+        self._update(torch.tensor(learning_rate(self.step, self.config)), torch.tensor(decay))
         # Asked for last: a GPU has had the whole step to do meanwhile.
         if not math.isfinite(error := loss.item()):
             raise FloatingPointError(f"the error is not finite at step {self.step}; train with a lower learning rate")
@@ -175,6 +167,20 @@ class Trainer:
             total = loss + self.config.plain_weight / self.num_ranks * self._plain_error(colours)
         total.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
+
+    def _follow(self, rate: Tensor, decay: Tensor) -> Tensor:
+        """Take the step that the gradients ask for, with the learning rate ``rate``; the average follows."""
+        if self.config.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate if self.device.type == "cuda" else float(rate)
+            optimizer.step()
+        with torch.no_grad():
+            slow, fast = ([p.data for p in model.parameters()] for model in (self.average, self.model))
+            torch._foreach_mul_(slow, decay)
+            torch._foreach_add_(slow, list(torch._foreach_mul(fast, 1 - decay)))
+        return rate
 
     def _plain_colours(self) -> Tensor:
         """(NUM_PLAIN, 3, 1, 1), drawn from all there are; a channel is black or full more often than chance has it, for there
@@ -243,13 +249,23 @@ class Trainer:
 
 def optimizers(model: SwinIR, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """Adam for all parameters; or Muon for the matrices of the blocks, and Adam for the rest."""
-    betas = (0.9, 0.99)
+    on_gpu = model.mean.device.type == "cuda"
+    adam = partial(torch.optim.Adam, betas=(0.9, 0.99), fused=on_gpu or None, capturable=on_gpu)
     if config.optimizer == "adam":
-        return [torch.optim.Adam(model.parameters(), betas=betas)]
+        return [adam(model.parameters())]
     matrices = [module.weight for module in model.modules() if isinstance(module, nn.Linear)]
     known = set(matrices)
     rest = [parameter for parameter in model.parameters() if parameter not in known]
-    return [BatchedMuon(matrices), torch.optim.Adam(rest, betas=betas)]
+    return [BatchedMuon(matrices), adam(rest)]
+
+
+def as_run(groups: Sequence[Mapping[str, Any]], optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """Groups of a saved state, with what depends on the machine at hand and not on the run that it was saved by."""
+    machine = ("lr", "fused", "capturable")
+    return [
+        {**theirs, **{name: ours[name] for name in machine if name in ours}}
+        for theirs, ours in zip(groups, optimizer.param_groups, strict=True)
+    ]
 
 
 def compile_blocks(model: SwinIR, forward: Callable[[Tensor], Tensor], example: Tensor) -> None:

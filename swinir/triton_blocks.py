@@ -15,6 +15,7 @@ from swinir.model import Block, SwinIR
 
 ONES = 2  # of triton_kernels.py, which can be imported only where Triton can
 CHUNK = 64  # hidden channels that a program of the MLP holds at once
+JOINED = 4096  # values that a program between blocks and convolutions holds of each tensor, or somewhat more
 MAX_PLACES = 2**31  # of a batch: the kernels count in 32 bits
 
 
@@ -45,44 +46,90 @@ class TritonSwinIR(SwinIR):
         self._dim, self.width = self.config.embed_dim, sum(parts(self.config.embed_dim + ONES))
         self.attention, self.mlp = attention, mlp
         window = self.config.window_size
-        self.groups: list[tuple[list[PackedBlock], nn.Module]] = []
-        for exact, group in zip(network.layers, rounded.layers, strict=True):
+        # The bias that the first convolution lacks is added where the body begins and, for the skip, where it ends.
+        first_bias = last_bias(network.conv_first)
+        unbiased(self.conv_first)
+        self._first_bias = first_bias.view(-1, 1, 1)
+        self._enter = Join(first_bias, network.patch_embed.norm)
+        self.groups: list[tuple[list[PackedBlock], nn.Module, Join]] = []
+        for i, (exact, group) in enumerate(zip(network.layers, rounded.layers, strict=True), 1):
             blocks: Any = exact.residual_group.blocks  # type: ignore[union-attr]
             packed_blocks = [PackedBlock(block, i % 2 == 1, window, dtype) for i, block in enumerate(blocks)]
-            self.groups.append((packed_blocks, widened(group.conv, self._dim, self.width)))  # type: ignore[arg-type]
-        last = nn.Sequential(widened(rounded.conv_after_body, self._dim, self.width), FirstChannels(self._dim))
-        self._modules = self._modules | {"conv_after_body": last}
+            conv, bias = widened(group.conv, self._dim, self.width), last_bias(exact.conv)  # type: ignore[arg-type]
+            join = Join(bias, network.norm if i == len(network.layers) else None)
+            self.groups.append((packed_blocks, unbiased(conv), join))
+        conv, bias = widened(rounded.conv_after_body, self._dim, self.width), last_bias(network.conv_after_body)
+        self._modules = self._modules | {"conv_after_body": unbiased(conv)}
+        self._leave = Join(bias + first_bias)
+
+    def _features(self, shallow: Tensor) -> Tensor:
+        y_BHWC, shallow_BHWC = channels_last(self.conv_after_body(self._body(shallow))), channels_last(shallow)
+        with torch.cuda.device_of(shallow):  # type: ignore[no-untyped-call]
+            self._leave(shallow_BHWC, y_BHWC, shallow_BHWC)
+        return shallow_BHWC.permute(0, 3, 1, 2)
 
     def _body(self, shallow: Tensor) -> Tensor:
-        """With its channels padded."""
-        dtype, more = self.norm.weight.dtype, self.width - self._dim
+        """With its channels padded; ``shallow`` is without its bias."""
         if shallow.numel() // self._dim * self.width >= MAX_PLACES:
-            return F.pad(super()._body(shallow), (0, 0, 0, 0, 0, more))
+            return F.pad(super()._body(shallow + self._first_bias), (0, 0, 0, 0, 0, self.width - self._dim))
         # Channels last all the way, so that nothing is copied to change the layout.
-        x_BHWC = F.pad(self.patch_embed.norm(shallow.to(dtype).permute(0, 2, 3, 1).contiguous()).to(dtype), (0, more))
-        for blocks, conv in self.groups:
-            x_BHWC = before = x_BHWC.contiguous()  # as it is already
-            y_BHWC = torch.empty_like(x_BHWC)
-            # Triton launches on the current device, wherever the tensors are.
-            with torch.cuda.device_of(y_BHWC):  # type: ignore[no-untyped-call]
+        shallow_BHWC = channels_last(shallow)
+        x_BHWC = shallow.new_empty((*shallow_BHWC.shape[:3], self.width), dtype=self.norm.weight.dtype)
+        y_BHWC = torch.empty_like(x_BHWC)
+        # Triton launches on the current device, wherever the tensors are.
+        with torch.cuda.device_of(x_BHWC):  # type: ignore[no-untyped-call]
+            self._enter(shallow_BHWC, None, x_BHWC)
+            for blocks, conv, join in self.groups:
+                before = x_BHWC
                 for block in blocks:
                     block.attend(before, y_BHWC, self.attention, whole=self.mlp is None)
                     if self.mlp:
                         block.mix(y_BHWC, self.mlp)
                     before = y_BHWC
-            x_BHWC = x_BHWC + conv(y_BHWC.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return F.pad(self.norm(x_BHWC[..., : self._dim]).to(dtype), (0, more)).permute(0, 3, 1, 2)
+                join(x_BHWC, channels_last(conv(y_BHWC.permute(0, 3, 1, 2))), x_BHWC)
+        return x_BHWC.permute(0, 3, 1, 2)
 
 
-class FirstChannels(nn.Module):
-    """(B, C, H, W) without the channels from ``num`` on."""
+class Join:
+    """The bias of a convolution that runs without, and a LayerNorm, as ``join_kernel`` reads them: padded, in float32."""
 
-    def __init__(self, num: int) -> None:
-        super().__init__()
-        self.num = num
+    @torch.no_grad()
+    def __init__(self, bias: Tensor, norm: nn.LayerNorm | None = None) -> None:
+        from swinir.triton_kernels import join_kernel
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x[:, : self.num]
+        self._kernel, self.dim, self._norm = join_kernel, len(bias), norm is not None
+        self._parts, self._eps = parts(self.dim + ONES), norm.eps if norm else 0.0
+        rows = torch.stack([bias, norm.weight, norm.bias] if norm else [bias])
+        self._bias = F.pad(rows, (0, sum(self._parts) - self.dim))
+
+    def __call__(self, x_BHWC: Tensor, y_BHWC: Tensor | None, out_BHWC: Tensor) -> None:
+        """``x`` + bias + ``y``, a padded one or none, through the norm, into ``out``, which may be ``x``; all contiguous."""
+        c, more = self._parts
+        num_tokens, block = x_BHWC.shape[:3].numel(), max(1, JOINED // c)
+        self._kernel[(-(-num_tokens // block),)](
+            x_BHWC, x_BHWC if y_BHWC is None else y_BHWC, self._bias, out_BHWC, num_tokens,
+            DIM=self.dim, EPS=self._eps, C_PAD=c, C_MORE=more, BLOCK=block, X_ROW=x_BHWC.shape[3], OUT_ROW=out_BHWC.shape[3],
+            ADD=y_BHWC is not None, NORM=self._norm, num_warps=4,
+        )  # fmt: skip
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """(B, H, W, C), contiguous, which on a GPU is how a convolution left it."""
+    return x.permute(0, 2, 3, 1).contiguous()
+
+
+def last_bias(convs: nn.Module) -> Tensor:
+    """Of the last convolution."""
+    *_, bias = (conv.bias for conv in convs.modules() if isinstance(conv, nn.Conv2d))
+    assert bias is not None
+    return bias.detach()
+
+
+def unbiased(convs: nn.Module) -> nn.Module:
+    """``convs``, changed to leave out the bias of the last convolution: PyTorch adds it in a kernel of its own."""
+    *_, conv = (conv for conv in convs.modules() if isinstance(conv, nn.Conv2d))
+    conv.bias = None
+    return convs
 
 
 @torch.no_grad()

@@ -1,5 +1,7 @@
 """A Swin transformer layer as Triton kernels: window attention, and the MLP, each with its LayerNorm and its skip; or in one.
 
+And what lies between the layers and the convolutions, which PyTorch would do in a pass through memory for each step.
+
 Axes: T tokens of the image in raster order, L tokens of the WINDOWS windows that one program takes (L_PAD of each), C channels,
 K heads, D channels a head (padded to D_PAD), H hidden channels (padded to H_PAD). Matrix units take powers of two, so channels
 are held in two parts, C_PAD and C_MORE, which may be 0: 180 as 128 + 64. In memory too, where a token then begins on whole 16
@@ -77,15 +79,23 @@ def with_ones(x, FIRST: tl.constexpr, NUM: tl.constexpr, DIM: tl.constexpr):
 
 
 @triton.jit
-def normalized(x, more, DTYPE, DIM: tl.constexpr, EPS: tl.constexpr, C_PAD: tl.constexpr, C_MORE: tl.constexpr):
-    """LayerNorm without gain and bias, and the ones."""
+def standard(x, more, DIM: tl.constexpr, EPS: tl.constexpr, C_PAD: tl.constexpr, C_MORE: tl.constexpr):
+    """LayerNorm without gain and bias, zeros behind."""
     mean_L = (tl.sum(x, 1) + (tl.sum(more, 1) if C_MORE else 0.0)) / DIM
     x = centred(x, mean_L, 0, C_PAD, DIM)
     more = centred(more, mean_L, C_PAD, C_MORE, DIM) if C_MORE else x
     squares_L = tl.sum(x * x, 1) + (tl.sum(more * more, 1) if C_MORE else 0.0)
     factor_L = tl.rsqrt(squares_L / DIM + EPS)[:, None]
-    x = with_ones(x * factor_L, 0, C_PAD, DIM).to(DTYPE)
-    return x, with_ones(more * factor_L, C_PAD, C_MORE, DIM).to(DTYPE) if C_MORE else x
+    x *= factor_L
+    return x, more * factor_L if C_MORE else x
+
+
+@triton.jit
+def normalized(x, more, DTYPE, DIM: tl.constexpr, EPS: tl.constexpr, C_PAD: tl.constexpr, C_MORE: tl.constexpr):
+    """LayerNorm without gain and bias, and the ones."""
+    x, more = standard(x, more, DIM, EPS, C_PAD, C_MORE)
+    x = with_ones(x, 0, C_PAD, DIM).to(DTYPE)
+    return x, with_ones(more, C_PAD, C_MORE, DIM).to(DTYPE) if C_MORE else x
 
 
 @triton.jit
@@ -233,3 +243,67 @@ def mlp_kernel(
     x_LC, more_LC = read_all(x_TC, places_L, inside_L, C_PAD, C_MORE)
     x_LC, more_LC = add_all(x_LC, more_LC, y_LC, more_y_LC, fc2_bias_C, C_PAD, C_MORE)
     write_all(x_TC, places_L, inside_L, x_LC, more_LC, C_PAD, C_MORE)
+
+
+@triton.jit
+def part_of_rows(x_TC, token_L, inside_L, ROW: tl.constexpr, FIRST: tl.constexpr, NUM: tl.constexpr):
+    """Where NUM channels of rows of ROW lie, and which are there: no more is asked than must be, for loads of 16 bytes."""
+    channel = FIRST + tl.arange(0, NUM)
+    inside = inside_L[:, None]
+    if ROW < FIRST + NUM:
+        inside = inside & (channel < ROW)[None, :]
+    return x_TC + token_L[:, None] * ROW + channel[None, :], inside
+
+
+@triton.jit
+def joined(
+    x_TC, y_TC, bias_3C, token_L, inside_L,
+    ROW: tl.constexpr, ALL: tl.constexpr, ADD: tl.constexpr, FIRST: tl.constexpr, NUM: tl.constexpr,
+):  # fmt: skip
+    """x + bias, + y if ADD, of NUM channels."""
+    places, inside = part_of_rows(x_TC, token_L, inside_L, ROW, FIRST, NUM)
+    x = tl.load(places, inside, 0.0).to(tl.float32) + tl.load(bias_3C + FIRST + tl.arange(0, NUM))[None, :]
+    if ADD:
+        places, inside = part_of_rows(y_TC, token_L, inside_L, ALL, FIRST, NUM)
+        x += tl.load(places, inside, 0.0).to(tl.float32)
+    return x
+
+
+@triton.jit
+def put(
+    out_TC, token_L, inside_L, x, bias_3C,
+    ROW: tl.constexpr, ALL: tl.constexpr, NORM: tl.constexpr, FIRST: tl.constexpr, NUM: tl.constexpr,
+):  # fmt: skip
+    """Writes NUM channels, if NORM with its gain and bias."""
+    if NORM:
+        channel = FIRST + tl.arange(0, NUM)
+        x = x * tl.load(bias_3C + ALL + channel)[None, :] + tl.load(bias_3C + 2 * ALL + channel)[None, :]
+    places, inside = part_of_rows(out_TC, token_L, inside_L, ROW, FIRST, NUM)
+    tl.store(places, x.to(out_TC.dtype.element_ty), inside)
+
+
+@triton.jit(do_not_specialize=["num_tokens"])
+def join_kernel(
+    x_TC, y_TC, bias_3C, out_TC, num_tokens,
+    DIM: tl.constexpr, EPS: tl.constexpr, C_PAD: tl.constexpr, C_MORE: tl.constexpr, BLOCK: tl.constexpr,
+    X_ROW: tl.constexpr, OUT_ROW: tl.constexpr, ADD: tl.constexpr, NORM: tl.constexpr,
+):  # fmt: skip
+    """out = x + bias, + y if ADD, through a LayerNorm if NORM, for BLOCK tokens; in place too.
+
+    The bias is that of a convolution which ran without. Rows of x and out, X_ROW and OUT_ROW long, are padded or are not.
+    ``bias_3C`` holds the bias, and gain and bias of the LayerNorm.
+    """
+    ALL: tl.constexpr = C_PAD + C_MORE
+    first = tl.program_id(0).to(tl.int64) * BLOCK  # for pictures of any size
+    x_TC += first * X_ROW
+    y_TC += first * ALL
+    out_TC += first * OUT_ROW
+    token_L = tl.arange(0, BLOCK)
+    inside_L = first + token_L < num_tokens
+    x = joined(x_TC, y_TC, bias_3C, token_L, inside_L, X_ROW, ALL, ADD, 0, C_PAD)
+    more = joined(x_TC, y_TC, bias_3C, token_L, inside_L, X_ROW, ALL, ADD, C_PAD, C_MORE) if C_MORE else x
+    if NORM:
+        x, more = standard(x, more, DIM, EPS, C_PAD, C_MORE)
+    put(out_TC, token_L, inside_L, x, bias_3C, OUT_ROW, ALL, NORM, 0, C_PAD)
+    if C_MORE:
+        put(out_TC, token_L, inside_L, more, bias_3C, OUT_ROW, ALL, NORM, C_PAD, C_MORE)

@@ -14,7 +14,7 @@ import torch
 from tiny import from_golden, network
 
 from swinir import triton_blocks
-from swinir.triton_blocks import LAUNCHES, Launch, TritonSwinIR, parts
+from swinir.triton_blocks import LAUNCHES, Join, Launch, TritonSwinIR, parts
 
 triton = pytest.importorskip("triton", reason="Triton is for Linux")
 interpreter = pytest.importorskip("triton.runtime.interpreter")
@@ -61,6 +61,7 @@ def test_the_kernels_match_the_goldens(path):
         ((2, 21, 13), {"window_size": 7, "embed_dim": 34}),
         ((2, 5, 3), {"window_size": 4}),
         ((1, 8, 16), {"embed_dim": 64}),  # heads of 32: one more fills what would hold them
+        ((2, 9, 8), {"resi_connection": "3conv"}),
     ],
 )
 def test_any_size_and_shape(size, changes, windows, whole):
@@ -81,6 +82,26 @@ def test_bfloat16_costs_what_it_does_in_pytorch(bfloat16_products, width):
         truth = model.double()(x.double())
     errors = [float((each - truth).square().mean().sqrt()) for each in (found, rounded)]
     assert 0 < errors[0] < 2.5 * errors[1]  # the interpreter cuts off what a GPU rounds to nearest
+
+
+@interpreted
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("dim", [12, 60, 180, 240])
+def test_what_lies_between_blocks_and_convolutions(dim, norm):
+    layer = torch.nn.LayerNorm(dim).requires_grad_(False)
+    torch.nn.init.normal_(layer.weight)
+    torch.nn.init.normal_(layer.bias)
+    bias, more = torch.randn(dim), sum(parts(dim + 2)) - dim
+    join = Join(bias, layer if norm else None)
+    x, y = torch.randn(2, 3, 5, 7, dim) + 3  # neither whole blocks nor whole windows
+    padded, padded_y = torch.nn.functional.pad(torch.stack([x, y]), (0, more))
+    for given, added, out in itertools.product((x, padded), (None, y), (torch.full_like(x, 9.0), torch.full_like(padded, 9.0))):
+        truth = x + bias if added is None else x + bias + added
+        join(given, None if added is None else padded_y, out)
+        torch.testing.assert_close(out[..., :dim], layer(truth) if norm else truth, rtol=0, atol=1e-5)
+        assert not out[..., dim:].any()
+    join(padded, padded_y, padded)
+    assert torch.equal(padded, out)
 
 
 @interpreted
@@ -120,8 +141,8 @@ from pathlib import Path
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from swinir.triton_blocks import LAUNCHES
-from swinir.triton_kernels import attention_kernel, mlp_kernel
+from swinir.triton_blocks import JOINED, LAUNCHES
+from swinir.triton_kernels import attention_kernel, join_kernel, mlp_kernel
 
 reader = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 types = dict.fromkeys(["x_TC", "out_TC", "qkv_K3CD", "proj_KDC", "fc1_CH", "fc2_HC"], "*bf16") | {"bias_4KLL": "*fp16"}
@@ -130,22 +151,39 @@ shared = {"HEADS": 6, "WINDOW": 8, "EPS": 1e-5, "L_PAD": 64, "CHUNK": 64, "PRECI
 cases = [(attention_kernel, False), (attention_kernel, True), (mlp_kernel, False)]
 narrow = {"DIM": 60, "C_PAD": 64, "C_MORE": 0, "D_PAD": 16, "H_PAD": 128}
 wide = {"DIM": 180, "C_PAD": 128, "C_MORE": 64, "D_PAD": 32, "H_PAD": 384}
+
+
+def made(kernel, values, types, num_warps, num_stages=1):
+    names = kernel.arg_names
+    signature = {name: "constexpr" if name in values else types.get(name, "*fp32") for name in names}
+    constants = {(names.index(name),): values[name] for name in names if name in values}
+    aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name].startswith("*")}
+    source = ASTSource(kernel, signature, constants, aligned)  # as tensors of PyTorch's are
+    options = {"num_warps": num_warps, "num_stages": num_stages}
+    made = compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    assert made.metadata.shared <= 232448, made.metadata.shared  # bytes that a program may have there
+    Path("made.cubin").write_bytes(made.asm["cubin"])
+    usage = subprocess.run([reader, "-res-usage", "made.cubin"], capture_output=True, text=True, check=True).stdout
+    assert "STACK:0 " in usage, (kernel, values, usage)  # no register is spilled
+    return made.asm["ptx"]
+
+
 for kernel, whole in cases:
     for launch in LAUNCHES[int(sys.argv[1]) : int(sys.argv[2])]:
         for model in (narrow, wide) if not whole else (narrow,):  # the wide one spills then
             values = shared | model | {"WINDOWS": launch.windows, "BLOCK": 64 * launch.windows, "WHOLE": whole}
-            names = kernel.arg_names
-            signature = {name: "constexpr" if name in values else types.get(name, "*fp32") for name in names}
-            constants = {(names.index(name),): values[name] for name in names if name in values}
-            aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name].startswith("*")}
-            source = ASTSource(kernel, signature, constants, aligned)  # as tensors of PyTorch's are
-            options = {"num_warps": launch.num_warps, "num_stages": launch.num_stages}
-            made = compile(source, target=GPUTarget("cuda", 90, 32), options=options)
-            assert "wgmma" in made.asm["ptx"]  # the matrix units of Hopper
-            assert made.metadata.shared <= 232448, made.metadata.shared  # bytes that a program may have there
-            Path("made.cubin").write_bytes(made.asm["cubin"])
-            usage = subprocess.run([reader, "-res-usage", "made.cubin"], capture_output=True, text=True, check=True).stdout
-            assert "STACK:0 " in usage, (kernel, launch, model, usage)  # no register is spilled
+            assert "wgmma" in made(kernel, values, types, launch.num_warps, launch.num_stages)  # the matrix units of Hopper
+
+for dim, c, more in (60, 64, 0), (180, 128, 64), (240, 256, 0):
+    padded = c + more
+    uses = (dim, padded, False, True), (padded, padded, True, False), (padded, padded, True, True), (dim, dim, True, False)
+    for x_row, out_row, add, norm in uses:
+        rows = {"X_ROW": x_row, "OUT_ROW": out_row, "ADD": add, "NORM": norm, "BLOCK": JOINED // c}
+        types = {"num_tokens": "i32", "y_TC": "*bf16"}
+        types |= {name: "*bf16" for name, row in (("x_TC", x_row), ("out_TC", out_row)) if row == padded}
+        ptx = made(join_kernel, {"DIM": dim, "EPS": 1e-5, "C_PAD": c, "C_MORE": more} | rows, types, num_warps=4)
+        assert ptx.count("st.global") == ptx.count("st.global.v4.b32")  # 16 bytes at once
+        assert ".b16" not in "".join(line for line in ptx.splitlines() if "ld.global" in line)
 """
 
 
