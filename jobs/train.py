@@ -67,12 +67,13 @@ class Run:
             trainer = Trainer(settings, patches, self.out, target, weights, way)
             if trainer.rank == 0:
                 write_sheet(patches.pairs_at(trainer.step), self.out / "pairs.png")
-                given = f"{len(photographs)} photographs, {len(validation)} validation pairs"
-                tell(f"{given}, {target}, step {trainer.step} of {settings.steps}")
         except ValueError as error:
             raise ConfigError(" ".join(str(error).split())[:300]) from error
         try:
             with interrupts() as asked_to_stop:
+                if trainer.rank == 0:
+                    given = f"{len(photographs)} photographs, {len(validation)} validation pairs"
+                    tell(f"{given}, {target}, step {trainer.step} of {settings.steps}")
                 trainer.run(validation, lambda row: tell(json.dumps(row)), self.every, asked_to_stop)
         except (PatchError, FloatingPointError) as error:
             raise ConfigError(str(error)) from error

@@ -12,9 +12,8 @@ from swinir.tiling import round_up
 
 # Cost per useful pixel on the CPU is flat from 128 to 256; larger tiles cost memory and save little overlap.
 CPU_TILE = 256
-GPU_TILE = 1024
-SMALL_GPU_TILE = 512
-SMALL_GPU_BYTES = 15 << 30  # of memory: less than this is a small one; a pass of classical-x4 may take 8 KiB an input pixel
+# The length of a tile by the memory that a GPU has: a pass of classical-x4 takes 8 KiB an input pixel.
+GPU_TILES = {0: 512, 15 << 30: 1024, 70 << 30: 2048}
 NARROW = 64  # channels
 SMALLEST_TILE = 32  # rounded up to whole windows
 DEVICE_PIXELS = 64 << 20  # larger results stay in host memory, and only their tiles go to the device
@@ -49,7 +48,7 @@ def choose_device(name: str) -> torch.device:
 
 def choose_tile(tile: int | None, device: torch.device, window: int) -> int:
     """The length of a tile in input pixels: what was asked for or suits the device, in whole windows."""
-    on_gpu = GPU_TILE if memory_bytes(device) >= SMALL_GPU_BYTES else SMALL_GPU_TILE
+    on_gpu = max(length for least, length in GPU_TILES.items() if memory_bytes(device) >= least)
     suits = CPU_TILE if device.type == "cpu" else on_gpu
     return max(round_up(SMALLEST_TILE, window), (tile or suits) // window * window)
 

@@ -15,7 +15,7 @@ Pass = Callable[[Tensor], Tensor]
 
 SEEN = 4  # passes of a shape before it is recorded: pictures come in many sizes, the frames of a video in one
 KEPT = 2  # shapes; the memory that each works in stays its own
-MOST_SAMPLES = 16 << 20  # of an input: what takes longer hides what the host does
+MOST_SAMPLES = 8 << 20  # of an input: what takes longer hides what the host does
 
 
 def recorded(network: nn.Module, x: Tensor) -> Pass:

@@ -34,7 +34,7 @@ class RecordedSteps:
                 self._left -= 1
             return self._beside(given) if self._device.type == "cuda" else self._compute(*given)
         for held, new in zip(self._given, given, strict=True):
-            held.copy_(new)
+            held.copy_(new, non_blocking=True)  # PyTorch keeps what is pinned until it is there
         self._graph.replay()
         return self._made
 

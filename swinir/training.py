@@ -44,7 +44,7 @@ from swinir.triton_training import RasterSwinIR
 Way = Callable[[SwinIR, torch.dtype], SwinIR]  # such as swinir.gradients.trainable
 
 NUM_PLAIN = 8  # pictures of one colour, in a step that asks for them
-AHEAD = 4  # batches that a GPU finds ready
+AHEAD = 8  # batches that a GPU finds ready, and steps that it is given to do
 
 
 class Trainer:
@@ -135,17 +135,26 @@ class Trainer:
 
     def train_step(self) -> float:
         """One optimizer step; returns the mean absolute (L1) or root mean square (L2) error in 8-bit codes."""
+        return self._errors([self._take_step()])[0]
+
+    def _take_step(self) -> Tensor:
+        """The loss, which a GPU may have yet to compute."""
         loss = self._compute(*self._batch(), self._plain_colours())
         if self.num_ranks > 1:
             add_over_ranks([loss, *(p.grad for p in self.model.parameters() if p.grad is not None)])
         # A short memory at first, or the average would carry the starting point for long.
         decay = min(self.config.ema_decay, (self.step + 1) / (self.step + 11))
         self._update(torch.tensor(learning_rate(self.step, self.config)), torch.tensor(decay))
-        # Asked for last: a GPU has had the whole step to do meanwhile.
-        if not math.isfinite(error := loss.item()):
-            raise FloatingPointError(f"the error is not finite at step {self.step}; train with a lower learning rate")
         self.step += 1
-        return 255 * (math.sqrt(error) if self.config.loss == "l2" else error)
+        return loss.clone()
+
+    def _errors(self, losses: Sequence[Tensor]) -> list[float]:
+        """Those of the last steps in 8-bit codes. Raises FloatingPointError where one is no number."""
+        known = torch.stack(list(losses)).tolist()
+        for step, loss in enumerate(known, self.step - len(known)):
+            if not math.isfinite(loss):
+                raise FloatingPointError(f"the error is not finite at step {step}; train with a lower learning rate")
+        return [255 * (math.sqrt(loss) if self.config.loss == "l2" else loss) for loss in known]
 
     def _batch(self) -> tuple[Tensor, Tensor]:
         """This rank's patches of the step; for a GPU those of the next steps are made ready meanwhile."""
@@ -154,8 +163,12 @@ class Trainer:
             return self.patches.batch(self.step, *share)
         for step in range(self.step, max(self.step + 1, min(self.step + 1 + AHEAD, self.config.steps))):
             if step not in self._ready:
-                self._ready[step] = in_background(partial(self.patches.batch, step, *share))
+                self._ready[step] = in_background(partial(self._pinned, step, *share))
         return self._ready.pop(self.step).result()
+
+    def _pinned(self, *which: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401 - as Batches.batch has them
+        lr, hr = self.patches.batch(*which)
+        return lr.pin_memory(), hr.pin_memory()
 
     def _gradients(self, lr: Tensor, hr: Tensor, colours: Tensor) -> Tensor:
         """The error; its gradients are left with the parameters."""
@@ -213,13 +226,19 @@ class Trainer:
         Where ``stop`` says so after a step, save and return; it is for a process that trains alone.
         """
         losses: list[float] = []
+        late: list[Tensor] = []  # losses that are not asked for yet, so that a GPU always has steps to do
         started = time.monotonic()
         while self.step < self.config.steps:
-            losses.append(self.train_step())
-            if self.step < self.config.steps and stop():
+            late.append(self._take_step())
+            stopped = stop()
+            noted = self.step % every == 0 or self.step == self.config.steps
+            if stopped or noted or len(late) > (AHEAD if self.device.type == "cuda" else 0):
+                losses += self._errors(late)
+                late = []
+            if stopped and self.step < self.config.steps:
                 self.save()
                 return
-            if self.step % every and self.step < self.config.steps:
+            if not noted:
                 continue
             if self.rank == 0:
                 self._note(float(np.mean(losses)), len(losses) / (time.monotonic() - started), validation, report)

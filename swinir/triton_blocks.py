@@ -3,40 +3,26 @@
 from __future__ import annotations
 
 import copy
-import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swinir.blocks import TOKENS, packed
-from swinir.model import Block, SwinIR
+from swinir.model import SwinIR
+from swinir.triton_direct_packing import DirectBlock, fits
+from swinir.triton_packing import LAUNCHES, ONES, Launch, PackedBlock, parts
 
-ONES = 2  # of triton_kernels.py, which can be imported only where Triton can
-CHUNK = 64  # hidden channels that a program of the MLP holds at once
 JOINED = 4096  # values that a program between blocks and convolutions holds of each tensor, or somewhat more
 MAX_PLACES = 2**31  # of a batch: the kernels count in 32 bits
-
-
-class Launch(NamedTuple):
-    """How a program runs: its warps, its stages of loads ahead, and the windows that it takes, or as many tokens."""
-
-    num_warps: int
-    num_stages: int
-    windows: int
-
-
-# Compiled for Hopper none of them spills a register at 60 channels, nor, of the two kernels, at 180; the last takes 192 KiB of
-# shared memory there.
-LAUNCHES = (Launch(4, 1, 1), Launch(4, 2, 1), Launch(4, 3, 1), Launch(8, 2, 2))
+MAX_PROGRAMS = 2**16  # images, or rows of windows: a grid has fewer
 
 
 class TritonSwinIR(SwinIR):
     """What ``network``, which is in float32, computes with its body in ``dtype``, by the kernels. For inference.
 
-    ``attention`` and ``mlp`` say how each of the two is launched; where ``mlp`` is None the first does all of a block. Raises
-    ImportError without Triton.
+    ``attention`` and ``mlp`` say how each of the two is launched; where ``mlp`` is None the first does all of a block, and may
+    be one of DIRECT_LAUNCHES if the network ``fits``. Raises ImportError without Triton.
     """
 
     def __init__(self, network: SwinIR, dtype: torch.dtype, attention: Launch = LAUNCHES[0], mlp: Launch | None = None) -> None:
@@ -45,7 +31,8 @@ class TritonSwinIR(SwinIR):
         self.__dict__.update(rounded.to(memory_format=torch.channels_last).__dict__)  # type: ignore[call-overload]
         self._dim, self.width = self.config.embed_dim, sum(parts(self.config.embed_dim + ONES))
         self.attention, self.mlp = attention, mlp
-        window = self.config.window_size
+        window, kind = self.config.window_size, DirectBlock if attention.direct else PackedBlock
+        assert fits(self.config) or not attention.direct
         # The bias that the first convolution lacks is added where the body begins and, for the skip, where it ends.
         first_bias = last_bias(network.conv_first)
         unbiased(self.conv_first)
@@ -54,7 +41,7 @@ class TritonSwinIR(SwinIR):
         self.groups: list[tuple[list[PackedBlock], nn.Module, Join]] = []
         for i, (exact, group) in enumerate(zip(network.layers, rounded.layers, strict=True), 1):
             blocks: Any = exact.residual_group.blocks  # type: ignore[union-attr]
-            packed_blocks = [PackedBlock(block, i % 2 == 1, window, dtype) for i, block in enumerate(blocks)]
+            packed_blocks = [kind(block, i % 2 == 1, window, dtype) for i, block in enumerate(blocks)]
             conv, bias = widened(group.conv, self._dim, self.width), last_bias(exact.conv)  # type: ignore[arg-type]
             join = Join(bias, network.norm if i == len(network.layers) else None)
             self.groups.append((packed_blocks, unbiased(conv), join))
@@ -70,7 +57,8 @@ class TritonSwinIR(SwinIR):
 
     def _body(self, shallow: Tensor) -> Tensor:
         """With its channels padded; ``shallow`` is without its bias."""
-        if shallow.numel() // self._dim * self.width >= MAX_PLACES:
+        programs = max(shallow.shape[0], shallow.shape[2] // self.config.window_size)
+        if shallow.numel() // self._dim * self.width >= MAX_PLACES or programs >= MAX_PROGRAMS:
             return F.pad(super()._body(shallow + self._first_bias), (0, 0, 0, 0, 0, self.width - self._dim))
         # Channels last all the way, so that nothing is copied to change the layout.
         shallow_BHWC = channels_last(shallow)
@@ -146,76 +134,3 @@ def widened(convs: nn.Module, dim: int, width: int) -> nn.Module:
             conv.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
             conv.bias = nn.Parameter(F.pad(conv.bias, (0, more_out)), requires_grad=False)
     return wide
-
-
-class PackedBlock:
-    """The parameters of a float32 block as the kernels read them: padded, weights in ``dtype``."""
-
-    @torch.no_grad()
-    def __init__(self, block: Block, shifted: bool, window_size: int, dtype: torch.dtype) -> None:
-        from swinir.triton_kernels import attention_kernel, mlp_kernel
-
-        self._attention, self._mlp = attention_kernel, mlp_kernel
-        dim, heads, hidden = block.attn.proj.in_features, block.attn.num_heads, block.mlp.fc1.out_features
-        self._shape = dim, heads, window_size, block.norm1.eps
-        self._shift = window_size // 2 if shifted else 0
-        self._precision = "ieee" if dtype == torch.float32 else "tf32"  # which says nothing to bfloat16
-        part = dim // heads
-        c, more = parts(dim + ONES)
-        d, h = max(16, 1 << part.bit_length()), -(-hidden // CHUNK) * CHUNK
-        self._padded = c, more, d, h
-        qkv, qkv_bias, bias, proj, proj_bias, fc1, fc1_bias, fc2, fc2_bias = packed(block, shifted, window_size)
-        base = qkv.new_tensor([1 / math.log(2), 1, 1]).repeat_interleave(dim)
-        by_head = with_bias(qkv.T * base, qkv_bias * base, c + more, dtype).view(-1, 3, heads, part)
-        by_head = F.pad(by_head, (0, d - part))
-        by_head[dim, 2, :, part] = 1
-        weights = (
-            by_head.permute(2, 1, 0, 3),  # K, 3, C, D
-            F.pad(proj.view(dim, heads, part).permute(1, 2, 0), (0, c + more - dim, 0, d - part)),  # K, D, C
-            F.pad(with_bias(fc1.T, fc1_bias, c + more, dtype), (0, h - hidden)),
-            F.pad(fc2.T, (0, c + more - dim, 0, h - hidden)),
-        )
-        self._qkv, self._proj, self._fc1, self._fc2 = (weight.to(dtype).contiguous() for weight in weights)
-        # Kinds, K, queries, keys. Read by every window: half the bytes where products are rounded anyway, in 11 bits.
-        bias = (bias.transpose(-1, -2) / math.log(2)).contiguous()
-        self._bias = bias if dtype == torch.float32 else bias.clamp(min=torch.finfo(torch.float16).min).half()
-        self._proj_bias, self._fc2_bias = (F.pad(each, (0, c + more - dim)) for each in (proj_bias, fc2_bias))
-
-    def attend(self, x_BHWC: Tensor, out_BHWC: Tensor, launch: Launch, *, whole: bool) -> None:
-        """(B, H, W, C), contiguous, H and W whole windows, into such another or itself; through the MLP too if ``whole``."""
-        batch, height, width, _ = x_BHWC.shape
-        dim, heads, window, eps = self._shape
-        c, more, d, h = self._padded
-        num_windows = batch * (height // window) * (width // window)
-        self._attention[(-(-num_windows // launch.windows),)](
-            x_BHWC, out_BHWC, self._qkv, self._bias, self._proj, self._proj_bias, self._fc1, self._fc2, self._fc2_bias,
-            height, width, self._shift, num_windows,
-            DIM=dim, HEADS=heads, WINDOW=window, EPS=eps, C_PAD=c, C_MORE=more, D_PAD=d, L_PAD=TOKENS, WINDOWS=launch.windows,
-            PRECISION=self._precision, H_PAD=h, CHUNK=CHUNK, WHOLE=whole,
-            num_warps=launch.num_warps, num_stages=launch.num_stages,
-        )  # fmt: skip
-
-    def mix(self, x_BHWC: Tensor, launch: Launch) -> None:
-        """The MLP alone, in place."""
-        dim, _, _, eps = self._shape
-        c, more, _, h = self._padded
-        num_tokens, block = x_BHWC.numel() // (c + more), TOKENS * launch.windows
-        self._mlp[(-(-num_tokens // block),)](
-            x_BHWC, self._fc1, self._fc2, self._fc2_bias, num_tokens,
-            DIM=dim, EPS=eps, C_PAD=c, C_MORE=more, H_PAD=h, CHUNK=CHUNK, BLOCK=block, PRECISION=self._precision,
-            num_warps=launch.num_warps, num_stages=launch.num_stages,
-        )  # fmt: skip
-
-
-def with_bias(weight: Tensor, bias: Tensor, size: int, dtype: torch.dtype) -> Tensor:
-    """(in, out) with two rows that hold the bias, as what it is in ``dtype`` and the rest, and zeros up to ``size`` rows."""
-    rounded = bias.to(dtype).to(bias.dtype)
-    whole = torch.cat([weight, rounded[None], (bias - rounded)[None]])
-    return F.pad(whole, (0, 0, 0, size - len(whole)))
-
-
-def parts(size: int) -> tuple[int, int]:
-    """Two powers of two, of 16 or more, the first the larger, that hold ``size`` together; the second is 0 where one does."""
-    whole = max(16, 1 << (size - 1).bit_length())
-    rest = max(16, 1 << (size - whole // 2 - 1).bit_length())
-    return (whole // 2, rest) if rest < whole // 2 else (whole, 0)

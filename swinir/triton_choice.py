@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -19,19 +19,22 @@ from torch import nn
 from swinir.blocks import TOKENS
 from swinir.graphs import Pass, Recorded, brief, recorded
 from swinir.model import SwinIR
-from swinir.triton_blocks import LAUNCHES, Launch, TritonSwinIR
+from swinir.triton_blocks import TritonSwinIR
+from swinir.triton_direct_packing import DIRECT_LAUNCHES, fits
+from swinir.triton_packing import LAUNCHES, Launch
 from swinir.weights import default_cache
 
 MARGIN = 0.95  # of PyTorch's time: what wins by less may lose the next time
 CHECKED_SIZE = (72, 104)  # holds windows of every kind
 TIMED_SIZE = 512  # 4096 windows: more than any GPU takes at once
-SOURCES = ("triton_kernels.py", "triton_blocks.py", "triton_choice.py")  # what a choice holds for
+PARTS = ("gelu", "kernels", "packing", "direct", "direct_packing", "blocks", "choice")
+SOURCES = tuple(f"triton_{part}.py" for part in PARTS)  # what a choice holds for
 
 log = logging.getLogger("swinir")
 
 
 class Choice(NamedTuple):
-    """How the two kernels are launched, or the one, and whether passes are recorded as CUDA graphs."""
+    """How the two kernels are launched, or the one, whichever, and whether passes are recorded as CUDA graphs."""
 
     attention: Launch
     mlp: Launch | None
@@ -84,6 +87,12 @@ def fastest(network: SwinIR, rounded: SwinIR) -> Choice | None:
     attention, attention_ms = quickest(lambda launch: block.attend(features, features, launch, whole=False))
     mlp, mlp_ms = quickest(lambda launch: block.mix(features, launch))
     both, both_ms = quickest(lambda launch: block.attend(features, features, launch, whole=True))
+    if fits(network.config):
+        direct_block = TritonSwinIR(network, torch.bfloat16, DIRECT_LAUNCHES[0]).groups[0][0][0]
+        direct, direct_ms = quickest(
+            lambda launch: direct_block.attend(features, features, launch, whole=True), DIRECT_LAUNCHES
+        )  # fmt: skip
+        both, both_ms = (direct, direct_ms) if direct_ms < both_ms else (both, both_ms)
     choice = Choice(both, None) if both_ms < attention_ms + mlp_ms else Choice(attention, mlp)
     faster = checked(network, rounded, choice)
     x = torch.rand((1, network.config.in_chans, TIMED_SIZE, TIMED_SIZE), device=device)
@@ -98,10 +107,10 @@ def fastest(network: SwinIR, rounded: SwinIR) -> Choice | None:
     return choice._replace(graphs=run is not faster) if ratio < MARGIN else None
 
 
-def quickest(run: Callable[[Launch], None]) -> tuple[Launch, float]:
+def quickest(run: Callable[[Launch], None], launches: Sequence[Launch] = LAUNCHES) -> tuple[Launch, float]:
     """The launch with which ``run`` takes the fewest milliseconds, and those; infinitely many where it fails with each."""
-    times = dict.fromkeys(LAUNCHES, math.inf)
-    for launch in LAUNCHES:
+    times = dict.fromkeys(launches, math.inf)
+    for launch in launches:
         try:
             times[launch] = milliseconds(lambda launch=launch: run(launch))  # type: ignore[misc]
         except torch.OutOfMemoryError:

@@ -5,11 +5,11 @@ And what lies between the layers and the convolutions, which PyTorch would do in
 Axes: T tokens of the image in raster order, L tokens of the WINDOWS windows that one program takes (L_PAD of each), C channels,
 K heads, D channels a head (padded to D_PAD), H hidden channels (padded to H_PAD). Matrix units take powers of two, so channels
 are held in two parts, C_PAD and C_MORE, which may be 0: 180 as 128 + 64. In memory too, where a token then begins on whole 16
-bytes. Padding is zeros, but in the factors of products the ONES channels behind the last are 1: the rows of the weights that
-they meet hold the bias, as what it is rounded and the rest of it. Behind the last of a head's values is one that is 1 too,
-which sums up the weights of the softmax. Sums are in float32, products in the type of the weights. The gain and bias of each
-LayerNorm lie in the linear layer behind it, the scale of the scores and the change to 2 as base of the softmax in the queries
-and the position bias. All that is to save instructions: compiled for Hopper, it is they that bound these kernels.
+bytes. Padding is zeros, but in the factors of products the channels behind the last are 1: the rows of the weights that
+the first two meet hold the bias, as what it is rounded and the rest of it. Behind the last of a head's values is one that is 1
+too, which sums up the weights of the softmax. Sums are in float32, products in the type of the weights. The gain and bias of
+each LayerNorm lie in the linear layer behind it, the scale of the scores and the change to 2 as base of the softmax in the
+queries and the position bias. All that is to save instructions: compiled for Hopper, it is they that bound these kernels.
 """
 
 # ruff: noqa: ANN001, ANN201  (tensors are Triton's own)
@@ -18,26 +18,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-ONES = tl.constexpr(2)
-END = tl.constexpr(4.5)
-
-
-@triton.jit
-def gelu(x, EXACT: tl.constexpr):
-    """x * Phi(x); where not EXACT by ROUGH_PHI of vectors.h, to 3e-5, far under what bfloat16 is off, at half of erf's cost."""
-    if EXACT:
-        return 0.5 * x * (1 + tl.erf(x * 0.7071067811865476))
-    near = tl.minimum(tl.maximum(x, -END), END)
-    u = near * near * (2 / (END * END)) - 1.0
-    p = 0.0033536829 * u - 0.0093285305
-    p = p * u + 0.012208534
-    p = p * u - 0.016744054
-    p = p * u + 0.027629398
-    p = p * u - 0.040555764
-    p = p * u + 0.054818569
-    p = p * u - 0.07717196
-    p = p * u + 0.15690211
-    return x * (near * p + 0.5)
+from swinir.triton_gelu import gelu
 
 
 @triton.jit
@@ -74,8 +55,7 @@ def centred(x, mean_L, FIRST: tl.constexpr, NUM: tl.constexpr, DIM: tl.constexpr
 
 @triton.jit
 def with_ones(x, FIRST: tl.constexpr, NUM: tl.constexpr, DIM: tl.constexpr):
-    channel = FIRST + tl.arange(0, NUM)
-    return tl.where(((channel >= DIM) & (channel < DIM + ONES))[None, :], 1.0, x)
+    return tl.where((FIRST + tl.arange(0, NUM) >= DIM)[None, :], 1.0, x)
 
 
 @triton.jit
@@ -92,8 +72,16 @@ def standard(x, more, DIM: tl.constexpr, EPS: tl.constexpr, C_PAD: tl.constexpr,
 
 @triton.jit
 def normalized(x, more, DTYPE, DIM: tl.constexpr, EPS: tl.constexpr, C_PAD: tl.constexpr, C_MORE: tl.constexpr):
-    """LayerNorm without gain and bias, and the ones."""
-    x, more = standard(x, more, DIM, EPS, C_PAD, C_MORE)
+    """LayerNorm without gain and bias, and the ones; for bfloat16, to which a large mean costs more anyway, in one pass."""
+    if DTYPE.is_fp32():
+        x, more = standard(x, more, DIM, EPS, C_PAD, C_MORE)
+    else:
+        mean_L = (tl.sum(x, 1) + (tl.sum(more, 1) if C_MORE else 0.0)) / DIM
+        squares_L = tl.sum(x * x, 1) + (tl.sum(more * more, 1) if C_MORE else 0.0)
+        factor_L = tl.rsqrt(tl.maximum(squares_L / DIM - mean_L * mean_L, 0.0) + EPS)
+        less_L, factor_L = (mean_L * factor_L)[:, None], factor_L[:, None]
+        x = x * factor_L - less_L
+        more = more * factor_L - less_L if C_MORE else x
     x = with_ones(x, 0, C_PAD, DIM).to(DTYPE)
     return x, with_ones(more, C_PAD, C_MORE, DIM).to(DTYPE) if C_MORE else x
 
@@ -180,7 +168,7 @@ def mlp(
     sum_LC, sum_more_LC = zeros(L, C_PAD, C_MORE)
     for start in range(0, H_PAD, CHUNK):
         hidden_LP = product(x_LC, more_LC, fc1_CH + start, H_PAD, CHUNK, C_PAD, C_MORE, PRECISION)
-        hidden_LP = gelu(hidden_LP, PRECISION == "ieee").to(x_LC.dtype)
+        hidden_LP = gelu(hidden_LP, PRECISION == "ieee")
         fc2_PC = fc2_HC + start * (C_PAD + C_MORE)
         sum_LC, sum_more_LC = add_product(sum_LC, sum_more_LC, hidden_LP, fc2_PC, CHUNK, C_PAD, C_MORE, PRECISION)
     return sum_LC, sum_more_LC

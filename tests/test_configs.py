@@ -54,7 +54,7 @@ def test_training_settings_load(path):
     name = settings["model"]
     config = train_config(settings, "cpu")
     assert config.model == preset(name).config
-    assert path.stem.removeprefix("paper-") == name
+    assert path.stem.removeprefix("paper-").removeprefix("gpu-") == name
 
 
 @pytest.mark.parametrize("name", ["lightweight-x2", "lightweight-x4"])

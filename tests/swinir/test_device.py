@@ -50,7 +50,7 @@ def test_an_unknown_device_is_said():
         choose_device("gpu0")
 
 
-@pytest.mark.parametrize(("memory_gib", "tile"), [(8, 512), (16, 1024), (140, 1024)])
+@pytest.mark.parametrize(("memory_gib", "tile"), [(8, 512), (16, 1024), (40, 1024), (80, 2048), (140, 2048)])
 def test_tiles_are_as_large_as_memory_allows(monkeypatch, memory_gib, tile):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     properties = SimpleNamespace(total_memory=int(memory_gib * 0.97 * 2**30))  # the driver keeps some

@@ -14,14 +14,16 @@ import torch
 from tiny import from_golden, network
 
 from swinir import triton_blocks
-from swinir.triton_blocks import LAUNCHES, Join, Launch, TritonSwinIR, parts
+from swinir.triton_blocks import Join, TritonSwinIR
+from swinir.triton_direct_packing import DIRECT_LAUNCHES, fits
+from swinir.triton_packing import LAUNCHES, Launch, parts
 
 triton = pytest.importorskip("triton", reason="Triton is for Linux")
 interpreter = pytest.importorskip("triton.runtime.interpreter")
+gelu, tl = pytest.importorskip("swinir.triton_gelu").gelu, triton.language
 
+NARROW = {"embed_dim": 60, "num_heads": (6, 6)}  # as the lightweight networks are
 GOLDEN = sorted((Path(__file__).resolve().parents[1] / "golden").glob("*.npz"))
-
-
 interpreted = pytest.mark.skipif(not triton.knobs.runtime.interpret, reason="there is a GPU to compile for")
 
 
@@ -73,11 +75,62 @@ def test_any_size_and_shape(size, changes, windows, whole):
 
 
 @interpreted
-@pytest.mark.parametrize("width", [36, 60])
-def test_bfloat16_costs_what_it_does_in_pytorch(bfloat16_products, width):
+@pytest.mark.parametrize(
+    ("size", "changes"),
+    [
+        ((3, 8, 8), {}),  # one window, which is interior, right, bottom and corner
+        ((2, 9, 31), {"embed_dim": 48, "num_heads": (4, 4), "mlp_ratio": 3.5}),
+        ((1, 24, 24), {"embed_dim": 56, "num_heads": (8, 4)}),
+    ],
+)
+def test_the_direct_kernel_computes_the_same(size, changes):
+    model, x = network(**NARROW | changes), torch.rand(size[0], 3, *size[1:])
+    with torch.inference_mode():
+        found = TritonSwinIR(model, torch.float32, DIRECT_LAUNCHES[0])(x)
+        torch.testing.assert_close(found.double(), model.double()(x.double()), rtol=0, atol=1e-5)
+
+
+@interpreted
+def test_the_direct_kernel_leaves_channels_that_are_padding_at_0_and_works_in_place(bfloat16_products):
+    model = network(**NARROW)
+    x = torch.nn.functional.pad(torch.randn(2, 16, 8, 60), (0, 4)).bfloat16()
+    for block in TritonSwinIR(model, torch.bfloat16, DIRECT_LAUNCHES[0]).groups[0][0]:
+        out = torch.full_like(x, 9.0)
+        block.attend(x, out, DIRECT_LAUNCHES[0], whole=True)
+        assert not out[..., 60:].any()
+        block.attend(x, x, DIRECT_LAUNCHES[0], whole=True)
+        assert torch.equal(x, out)
+
+
+def test_the_direct_kernel_is_for_networks_like_those_that_it_was_tried_with():
+    others = [
+        {"embed_dim": 180}, {"embed_dim": 36}, {"num_heads": (5, 6)}, {"num_heads": (2, 2)}, {"window_size": 7},
+        {"embed_dim": 62, "num_heads": (2, 62)}, {"embed_dim": 64, "num_heads": (4, 4)}, {"mlp_ratio": 64 / 60},
+    ]  # fmt: skip
+    assert fits(network(**NARROW).config)
+    assert not any(fits(network(**NARROW | changes).config) for changes in others)
+
+
+@triton.jit
+def gelu_kernel(x, out, NUM: tl.constexpr):
+    places = tl.arange(0, NUM)
+    tl.store(out + places, gelu(tl.load(x + places), False))
+
+
+@pytest.mark.parametrize("device", [pytest.param("cpu", marks=interpreted), pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_gelu_in_float16_is_near_enough(device):
+    x = torch.linspace(-10, 10, 4096, device=device).sinh()  # to what squared is beyond float16
+    out = torch.empty_like(x, dtype=torch.float16)
+    gelu_kernel[1,](x, out, NUM=4096)
+    torch.testing.assert_close(out.double(), torch.nn.functional.gelu(x.double()), rtol=1e-3, atol=3e-3)
+
+
+@interpreted
+@pytest.mark.parametrize(("width", "launch"), [(36, LAUNCHES[0]), (60, LAUNCHES[0]), (60, DIRECT_LAUNCHES[0])])
+def test_bfloat16_costs_what_it_does_in_pytorch(bfloat16_products, width, launch):
     model, x = network(embed_dim=width, num_heads=(6, 6)), torch.rand(1, 3, 16, 24)
     with torch.inference_mode():
-        found = TritonSwinIR(model, torch.bfloat16)(x)
+        found = TritonSwinIR(model, torch.bfloat16, launch)(x)
         rounded = network(embed_dim=width, num_heads=(6, 6)).set_body_dtype(torch.bfloat16)(x)
         truth = model.double()(x.double())
     errors = [float((each - truth).square().mean().sqrt()) for each in (found, rounded)]
@@ -105,14 +158,15 @@ def test_what_lies_between_blocks_and_convolutions(dim, norm):
 
 
 @interpreted
+@pytest.mark.parametrize(("changes", "launch"), [({}, LAUNCHES[0]), (NARROW, DIRECT_LAUNCHES[0])])
 @pytest.mark.parametrize("offset", [500.0, -500.0, -78.0])
-def test_scores_beyond_what_float32_holds_come_out_as_no_number_and_not_as_a_wrong_one(offset):
-    model, x = network(), torch.rand(1, 3, 8, 16)
+def test_scores_beyond_what_float32_holds_come_out_as_no_number_and_not_as_a_wrong_one(offset, changes, launch):
+    model, x = network(**changes), torch.rand(1, 3, 8, 16)
     for name, parameter in model.named_parameters():
         if name.endswith("relative_position_bias_table"):
             parameter.data += offset  # which a softmax does not see
     with torch.inference_mode(), np.errstate(all="ignore"):
-        assert not TritonSwinIR(model, torch.float32)(x).isfinite().any()
+        assert not TritonSwinIR(model, torch.float32, launch)(x).isfinite().any()
 
 
 def test_the_network_itself_is_left_as_it_was():
@@ -126,26 +180,32 @@ def test_parts_of_channels():
     assert {size: parts(size) for size in sizes} == sizes
 
 
-def test_a_picture_of_more_places_than_the_kernels_count_goes_without_them(monkeypatch):
+@pytest.mark.parametrize(("name", "limit"), [("MAX_PLACES", 16 * 16 * 12), ("MAX_PROGRAMS", 2)])
+def test_a_picture_of_more_places_than_the_kernels_count_goes_without_them(monkeypatch, name, limit):
     model, x = network(), torch.rand(1, 3, 16, 16)
-    monkeypatch.setattr(triton_blocks, "MAX_PLACES", 16 * 16 * 12)
+    monkeypatch.setattr(triton_blocks, name, limit)
     monkeypatch.setattr(triton_blocks.PackedBlock, "attend", None)
     with torch.inference_mode():
         torch.testing.assert_close(TritonSwinIR(model, torch.float32)(x), model(x))
 
 
-COMPILE = """
+COMPILE = r"""
+import re
 import subprocess
 import sys
 from pathlib import Path
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from swinir.triton_blocks import JOINED, LAUNCHES
+from swinir.triton_blocks import JOINED
+from swinir.triton_direct import direct_kernel
+from swinir.triton_direct_packing import DIRECT_LAUNCHES
 from swinir.triton_kernels import attention_kernel, join_kernel, mlp_kernel
+from swinir.triton_packing import LAUNCHES
 
-reader = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-types = dict.fromkeys(["x_TC", "out_TC", "qkv_K3CD", "proj_KDC", "fc1_CH", "fc2_HC"], "*bf16") | {"bias_4KLL": "*fp16"}
+tools = Path(triton.__file__).parent / "backends/nvidia/bin"
+types = dict.fromkeys(["x_TC", "out_TC", "qkv_K3CD", "qkv_3CE", "proj_KDC", "proj_EC", "fc1_CH"], "*bf16")
+types |= {"bias_4KLL": "*fp16", "fc2_HC": "*fp16"}
 types |= dict.fromkeys(["height", "width", "shift", "num_windows", "num_tokens"], "i32")
 shared = {"HEADS": 6, "WINDOW": 8, "EPS": 1e-5, "L_PAD": 64, "CHUNK": 64, "PRECISION": "tf32"}
 cases = [(attention_kernel, False), (attention_kernel, True), (mlp_kernel, False)]
@@ -153,23 +213,49 @@ narrow = {"DIM": 60, "C_PAD": 64, "C_MORE": 0, "D_PAD": 16, "H_PAD": 128}
 wide = {"DIM": 180, "C_PAD": 128, "C_MORE": 64, "D_PAD": 32, "H_PAD": 384}
 
 
-def made(kernel, values, types, num_warps, num_stages=1):
+def said(tool, *arguments):
+    return subprocess.run([tools / tool, *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def unwritten(sass):
+    # Uniform registers that are read, in the order of the text, before anything writes them: ptxas 12.8 makes such code.
+    written, found = set(), set()
+    instruction = r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([\w.]+)\s*(?:U?P[T\d], )?([^,;]*)(.*?);"
+    for op, first, rest in re.findall(instruction, sass, re.M):
+        result = re.fullmatch(r"UR(\d+)\s*", first)
+        for descriptor, number in re.findall(r"(gdesc\[)?\bUR(\d+)", rest if result else first + rest):
+            # Behind the descriptor of a first factor, which may not be there, lies that of the second.
+            found |= {int(number) + i for i in ((2, 3) if descriptor else (0,))} - written
+        if result:
+            size = 4 if ".128" in op else 2 if ".64" in op or ".WIDE" in op else 1
+            written |= {int(result[1]) + i for i in range(size)}
+    return found
+
+
+def made(kernel, values, types, num_warps, num_stages=1, maxnreg=None):
     names = kernel.arg_names
     signature = {name: "constexpr" if name in values else types.get(name, "*fp32") for name in names}
     constants = {(names.index(name),): values[name] for name in names if name in values}
     aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name].startswith("*")}
     source = ASTSource(kernel, signature, constants, aligned)  # as tensors of PyTorch's are
-    options = {"num_warps": num_warps, "num_stages": num_stages}
+    options = {"num_warps": num_warps, "num_stages": num_stages, "maxnreg": maxnreg}
     made = compile(source, target=GPUTarget("cuda", 90, 32), options=options)
     assert made.metadata.shared <= 232448, made.metadata.shared  # bytes that a program may have there
     Path("made.cubin").write_bytes(made.asm["cubin"])
-    usage = subprocess.run([reader, "-res-usage", "made.cubin"], capture_output=True, text=True, check=True).stdout
+    usage = said("cuobjdump", "-res-usage", "made.cubin")
     assert "STACK:0 " in usage, (kernel, values, usage)  # no register is spilled
+    assert not unwritten(said("nvdisasm", "-c", "made.cubin")), (kernel, values)
     return made.asm["ptx"]
 
 
+first, last = map(int, sys.argv[1:])
+for launch in DIRECT_LAUNCHES[first:last]:
+    for heads in 4, 6:
+        values = {"DIM": 60, "HEADS": heads, "EPS": 1e-5, "D": 16, "H": 128, "CHUNK": 64, "PRECISION": "tf32"}
+        assert "wgmma" in made(direct_kernel, values, types, launch.num_warps, launch.num_stages, launch.max_registers)
+
 for kernel, whole in cases:
-    for launch in LAUNCHES[int(sys.argv[1]) : int(sys.argv[2])]:
+    for launch in LAUNCHES[first:last]:
         for model in (narrow, wide) if not whole else (narrow,):  # the wide one spills then
             values = shared | model | {"WINDOWS": launch.windows, "BLOCK": 64 * launch.windows, "WHOLE": whole}
             assert "wgmma" in made(kernel, values, types, launch.num_warps, launch.num_stages)  # the matrix units of Hopper
@@ -198,7 +284,7 @@ def test_the_kernels_compile_for_a_gpu_that_is_not_there(launches, tmp_path):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("changes", [{"embed_dim": 60, "num_heads": (6, 6)}, {"embed_dim": 180, "num_heads": (6, 6)}])
+@pytest.mark.parametrize("changes", [NARROW, NARROW | {"num_heads": (4, 12)}, NARROW | {"embed_dim": 180}])
 def test_on_a_gpu_the_compiled_kernels_are_as_exact_as_pytorch(changes):
     model = network(**changes).cuda()
     x = torch.rand(2, 3, 75, 130, device="cuda")
@@ -206,7 +292,8 @@ def test_on_a_gpu_the_compiled_kernels_are_as_exact_as_pytorch(changes):
         rounded = network(**changes).set_body_dtype(torch.bfloat16).cuda()(x)
         truth = model.double()(x.double())
         model.float()
-        for launch, whole in itertools.product(LAUNCHES, (True, False)):
+        direct = ((each, True) for each in DIRECT_LAUNCHES if fits(model.config))
+        for launch, whole in (*itertools.product(LAUNCHES, (True, False)), *direct):
             try:
                 found = TritonSwinIR(model, torch.bfloat16, launch, None if whole else launch)(x)
             except triton.runtime.errors.OutOfResources:  # less shared memory than Hopper has

@@ -9,8 +9,9 @@ from tiny import network
 
 from swinir import triton_choice
 from swinir.graphs import Recorded
-from swinir.triton_blocks import LAUNCHES
 from swinir.triton_choice import Choice, by_triton
+from swinir.triton_direct_packing import DIRECT_LAUNCHES
+from swinir.triton_packing import LAUNCHES
 
 pytest.importorskip("triton", reason="Triton is for Linux")
 
@@ -22,7 +23,7 @@ class Block:
         self.ran = None
 
     def attend(self, x, out, launch, *, whole):
-        self.ran = ("whole" if whole else "attention", launch)
+        self.ran = ("direct" if launch.direct else "whole" if whole else "attention", launch)
 
     def mix(self, x, launch):
         self.ran = ("mlp", launch)
@@ -35,13 +36,18 @@ class Trial:
         self.network, self.rounded, self.folder = network(), network().set_body_dtype(torch.bfloat16), folder
         self.block, self.timed, self.monkeypatch = Block(), 0, monkeypatch
 
-    def run(self, attention=(1, 1, 1, 1), mlp=(1, 1, 1, 1), whole=(99, 99, 99, 99), ratio=0.5, stand_in=None, graphs=True):
+    def run(
+        self, attention=(1, 1, 1, 1), mlp=(1, 1, 1, 1), whole=(99, 99, 99, 99), direct=None,
+        ratio=0.5, stand_in=None, graphs=True,
+    ):  # fmt: skip
         """What is chosen where the launches take such times, or fail, and all of it ``ratio`` of PyTorch's time.
 
-        ``stand_in`` is what the kernels compute, else the right thing.
+        ``direct`` is None for a network which that kernel is not for. ``stand_in`` is what the kernels compute, else the right
+        thing.
         """
         of_kernels = {"attention": attention, "mlp": mlp, "whole": whole}
         times = {kernel: dict(zip(LAUNCHES, each, strict=True)) for kernel, each in of_kernels.items()}
+        times["direct"] = dict(zip(DIRECT_LAUNCHES, direct or (), strict=direct is not None))
         of_networks = iter([ratio, 1.0])
 
         def made(model, dtype, *launches):
@@ -67,6 +73,7 @@ class Trial:
             return model
 
         self.monkeypatch.setattr(triton_choice, "TIMED_SIZE", 16)
+        self.monkeypatch.setattr(triton_choice, "fits", lambda config: direct is not None)
         self.monkeypatch.setattr(triton_choice, "milliseconds", milliseconds)
         self.monkeypatch.setattr(triton_choice, "recorded", lambda model, x: recorded(model, x) and (lambda x: model(x)))
         self.monkeypatch.setattr(triton_choice, "TritonSwinIR", made)
@@ -100,6 +107,22 @@ def test_the_fastest_launches_are_used_if_they_win_and_the_choice_is_kept(trial)
 def test_one_kernel_instead_of_two_where_it_takes_less(trial):
     assert trial.run((5, 4, 6, 7), (9, 8, 7, 6), (9, 10, 11, 12)) == Choice(LAUNCHES[0], None, True)
     assert trial.run() == Choice(LAUNCHES[0], None, True)
+
+
+@pytest.mark.parametrize("slower", [3, RuntimeError("out of resource: registers")])
+def test_the_direct_kernel_where_it_is_for_such_a_network_and_takes_the_least(trial, slower):
+    direct = Choice(DIRECT_LAUNCHES[1], None, True)
+    assert trial.run(whole=(4, 3, 5, 6), attention=(5, 5, 5, 5), direct=(slower, 2)) == direct
+    assert trial.run() == direct  # as it was kept
+    assert trial.kept == [json.loads(json.dumps(direct))]
+
+
+def test_other_kernels_where_they_take_less_than_the_direct_one(trial):
+    assert trial.run((5, 4, 6, 7), (9, 8, 7, 6), direct=(12, 11)) == BEST
+
+
+def test_the_other_kernel_for_a_whole_block_where_it_takes_less_than_the_direct_one(trial):
+    assert trial.run((5, 4, 6, 7), (9, 8, 7, 6), (4, 3, 5, 6), direct=(8, 7)) == Choice(LAUNCHES[1], None, True)
 
 
 def test_kernels_that_win_by_nothing_are_left_out(trial):
