@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from swinir.model import SwinIR
-from swinir.triton_direct_packing import DirectBlock, fits
+from swinir.triton_ordered import DirectBlock, fits
 from swinir.triton_packing import LAUNCHES, ONES, Launch, PackedBlock, parts
 
 JOINED = 4096  # values that a program between blocks and convolutions holds of each tensor, or somewhat more

@@ -20,14 +20,14 @@ from swinir.blocks import TOKENS
 from swinir.graphs import Pass, Recorded, brief, recorded
 from swinir.model import SwinIR
 from swinir.triton_blocks import TritonSwinIR
-from swinir.triton_direct_packing import DIRECT_LAUNCHES, fits
+from swinir.triton_ordered import DIRECT_LAUNCHES, fits
 from swinir.triton_packing import LAUNCHES, Launch
 from swinir.weights import default_cache
 
 MARGIN = 0.95  # of PyTorch's time: what wins by less may lose the next time
 CHECKED_SIZE = (72, 104)  # holds windows of every kind
 TIMED_SIZE = 512  # 4096 windows: more than any GPU takes at once
-PARTS = ("gelu", "kernels", "packing", "direct", "direct_packing", "blocks", "choice")
+PARTS = ("gelu", "kernels", "packing", "direct", "ordered", "blocks", "choice")
 SOURCES = tuple(f"triton_{part}.py" for part in PARTS)  # what a choice holds for
 
 log = logging.getLogger("swinir")

@@ -5,7 +5,7 @@ Axes: L the 64 tokens of a window, C channels, D padded channels a head, H hidde
 Tokens and channels lie in the order in which the matrix units hold them, so that what a thread loads, in 16 bytes at once, is
 what it multiplies, and nothing of a picture or of the position bias goes through shared memory. Row 16 w + 8 r + i is token
 32 r + 8 w + i of the window; column 32 q + 16 f + 8 e + 2 j + d is channel 32 q + 8 j + 4 f + 2 e + d. Weights and position
-bias are packed to match (``triton_direct_packing.py``), all biases in rows that meet a 1; what is skipped begins each sum.
+bias are packed to match (``triton_ordered.py``), all biases in rows that meet a 1; what is skipped begins each sum.
 """
 
 # ruff: noqa: ANN001, ANN201  (tensors are Triton's own)

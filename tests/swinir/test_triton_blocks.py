@@ -15,7 +15,7 @@ from tiny import from_golden, network
 
 from swinir import triton_blocks
 from swinir.triton_blocks import Join, TritonSwinIR
-from swinir.triton_direct_packing import DIRECT_LAUNCHES, fits
+from swinir.triton_ordered import DIRECT_LAUNCHES, fits
 from swinir.triton_packing import LAUNCHES, Launch, parts
 
 triton = pytest.importorskip("triton", reason="Triton is for Linux")
@@ -199,7 +199,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 from swinir.triton_blocks import JOINED
 from swinir.triton_direct import direct_kernel
-from swinir.triton_direct_packing import DIRECT_LAUNCHES
+from swinir.triton_ordered import DIRECT_LAUNCHES
 from swinir.triton_kernels import attention_kernel, join_kernel, mlp_kernel
 from swinir.triton_packing import LAUNCHES
 

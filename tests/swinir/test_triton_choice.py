@@ -10,7 +10,7 @@ from tiny import network
 from swinir import triton_choice
 from swinir.graphs import Recorded
 from swinir.triton_choice import Choice, by_triton
-from swinir.triton_direct_packing import DIRECT_LAUNCHES
+from swinir.triton_ordered import DIRECT_LAUNCHES
 from swinir.triton_packing import LAUNCHES
 
 pytest.importorskip("triton", reason="Triton is for Linux")
