@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor
+
+from swinir.codes import as_floats
+from swinir.device import place_for
+
+
+def placed(x: Tensor, num_pixels: int, device: torch.device) -> Tensor:
+    """Codes on ``device``, those of 16 bits as floats, where that has room for them and for results of that many pixels.
+
+    Else as they are, in the host's memory, from where tiles go to the device one by one.
+    """
+    if place_for(num_pixels, device).type == "cuda":
+        with suppress(torch.OutOfMemoryError):
+            there = x.to(device)
+            return there if x.dtype == torch.uint8 else as_floats(there)
+    return x
 
 
 def sent(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:

@@ -24,6 +24,7 @@ from swinir.model import SwinIR
 from swinir.reuse import TileMemory
 from swinir.spec import ModelSpec, build_spec, load_spec
 from swinir.tiling import blended_bands, overlap_for, round_up
+from swinir.transfer import placed
 from swinir.triton_blocks import TritonSwinIR
 from swinir.triton_choice import by_triton
 
@@ -178,7 +179,8 @@ class Upscaler:
             def store(top: int, band: Tensor, part: slice = part) -> None:
                 out[part, top : top + band.shape[2]] = to_codes(band, lr.dtype)
 
-            self.stream(torch.from_numpy(images[part]), store)
+            codes = torch.from_numpy(images[part])
+            self.stream(placed(codes, len(codes) * height * width * self.scale**2, self.device), store)
         pictures: Any = out[..., 0] if lr.ndim == 2 else out
         result: Pictures = pictures if lr.ndim == 4 else pictures[0]
         return result

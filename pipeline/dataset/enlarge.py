@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from fractions import Fraction
 from typing import Any
 
@@ -19,8 +18,8 @@ from pipeline.dataset.bands import ROWS, Resampler, Store, resample_pixels
 from pipeline.dataset.hidden import filled
 from pipeline.dataset.picture import Pixels
 from swinir.codes import as_floats, to_codes
-from swinir.device import place_for
 from swinir.resize import CUBIC, LANCZOS3
+from swinir.transfer import placed
 from swinir.upscaler import Upscaler
 
 # Pictures with a side under this many pixels get a mirrored border, edge repeated, before a network. On crops of Set5, nine a
@@ -201,10 +200,7 @@ def _through_model(
             on_band()
 
     x = torch.from_numpy(np.moveaxis(pixels, -1, 1))
-    if (place := place_for(len(pixels) * shape[0] * shape[1], upscaler.device)).type == "cuda":
-        with suppress(torch.OutOfMemoryError):  # then tiles go there one by one
-            x = x.to(place) if x.dtype == torch.uint8 else as_floats(x.to(place))
-    upscaler.stream(x, add)
+    upscaler.stream(placed(x, len(pixels) * shape[0] * shape[1], upscaler.device), add)
 
 
 def _storing(out: Pixels) -> Store:

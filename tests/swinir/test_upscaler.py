@@ -236,3 +236,11 @@ def test_on_a_gpu_tiles_are_halved_until_memory_holds_them():
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert up.tile < 1024
     assert psnr(tiled, whole) > 50
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_on_a_gpu_pictures_come_out_as_on_a_cpu(dtype):
+    lr = picture(70, 90).astype(dtype) * (np.iinfo(dtype).max // 255)
+    near, far = (Upscaler.from_spec(tiny_spec(), device)(lr).astype(np.float64) for device in ("cpu", "cuda"))
+    assert np.abs(near - far).max() <= 2 * (np.iinfo(dtype).max // 255)
