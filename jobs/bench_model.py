@@ -41,7 +41,13 @@ def model(
         str, typer.Option(help="Baselines, the first being 1.0: reference, plain, openvino.")
     ] = "reference,plain",
     reference: Annotated[Path | None, typer.Option(help="A checkout of JingyunLiang/SwinIR, to be the reference.")] = None,
-    rounds: Annotated[int, typer.Option(help="Of each way in turn, after one to warm up; medians count.", min=1)] = 5,
+    rounds: Annotated[
+        int,
+        typer.Option(
+            help="Of each way in turn; medians count. On a GPU a baseline's first is its first pass of that size.",
+            min=1,
+        ),
+    ] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line instead of a table.")] = False,
 ) -> None:
     """The model alone against the published way to compute it, against plain PyTorch and against OpenVINO.
@@ -80,7 +86,7 @@ def parse_size(text: str) -> tuple[int, int]:
 def measure(
     name: str, size: tuple[int, int], device: str, baselines: list[str], checkout: Path | None, rounds: int
 ) -> dict[str, Any]:
-    """Every way in turn, round after round, on the same picture, once each is warm."""
+    """Every way in turn, round after round, on the same picture, once each is warm; on a GPU baselines of a corner of it."""
     import torch
 
     from swinir.graphs import SEEN

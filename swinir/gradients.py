@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import dataclasses
 import itertools
 import logging
 from collections.abc import Sequence
@@ -13,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from swinir.agreement import has_gradients
 from swinir.blocks import ENTRY_POINTS, TOKENS, address, addresses, as_read, kernel_for, packed, shape_of
-from swinir.model import SwinIR, SwinIRConfig
+from swinir.model import SwinIR
 
 NUM_TENSORS = 9  # of a block, by ``packed``
 LANES = 16  # of gradients.h
@@ -30,34 +30,10 @@ def trainable(network: SwinIR, dtype: torch.dtype = torch.float32) -> SwinIR:
     kernel = kernel_for(network.config, dtype)
     if kernel is None:
         return network
-    if agrees(network.config, kernel, dtype):
+    if has_gradients(network.config, lambda each: TrainableSwinIR(each, kernel, dtype), dtype, torch.device("cpu")):
         return TrainableSwinIR(network, kernel, dtype)
     logging.getLogger("swinir").warning("the compiled gradients differ from PyTorch's on this machine; going on without them")
     return network
-
-
-def agrees(config: SwinIRConfig, kernel: ctypes.CDLL, dtype: torch.dtype) -> bool:
-    """Whether the kernel's gradients are PyTorch's, for two blocks as wide as those of ``config`` with random weights.
-
-    Not with the weights at hand: where training begins, most gradients are 0.
-    """
-    config = dataclasses.replace(config, depths=(2,), num_heads=config.num_heads[:1])
-    generator = torch.Generator().manual_seed(0)
-    with torch.random.fork_rng(devices=[]):
-        network = SwinIR(config)
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.2, generator=generator)
-    shallow = torch.randn((1, config.embed_dim, 2 * config.window_size, 3 * config.window_size), generator=generator)
-    weights = torch.randn(shallow.shape, generator=generator)
-    tolerance = 1e-3 if dtype == torch.float32 else 0.2  # SwinIR-L has 0.08; what is lost is off by 1
-    found, truth = (slopes(each, shallow, weights) for each in (TrainableSwinIR(network, kernel, dtype), network))
-    return all(float((a - b).norm()) <= tolerance * float(b.norm()) for a, b in zip(found, truth, strict=True))
-
-
-def slopes(network: SwinIR, shallow: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
-    """Gradients of the weighted sum of a body's features, for the features that go in and for the parameters of its groups."""
-    shallow = shallow.detach().requires_grad_()
-    return torch.autograd.grad((network._body(shallow) * weights).sum(), [shallow, *network.layers.parameters()])
 
 
 class TrainableSwinIR(SwinIR):

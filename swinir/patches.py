@@ -25,6 +25,7 @@ from swinir.synthetic import synthetic_picture
 
 Made = TypeVar("Made")
 
+AHEAD = 8  # steps whose batches are made while a GPU computes one
 GRID = 16  # LR pixels between the places where patches may start, before jitter
 
 
@@ -109,7 +110,7 @@ class RenewedPatches:
     """Patches of ``pictures_at_once`` pictures, of others after every ``renew_steps`` steps: a turn.
 
     All pictures come round as often. The next turn's are read and degraded in a thread while this one's are trained on, so
-    memory holds two turns, however many pictures there are.
+    memory holds two turns, for AHEAD steps those before them too, however many pictures there are.
     """
 
     def __init__(self, pictures: Sequence[Picture], config: TrainConfig, coder: Coder | None = None) -> None:
@@ -129,8 +130,8 @@ class RenewedPatches:
         last = (self._config.steps - 1) // self._config.renew_steps
         turn = min(step // self._config.renew_steps, last)  # after the last step there is only its sheet to show
         with self._lock:
-            # The turn before this may still be asked for, where the batches of several steps are made at once.
-            self._ready = {n: ready for n, ready in self._ready.items() if n >= turn - 1}
+            first = (step - AHEAD) // self._config.renew_steps  # that may still be asked for
+            self._ready = {n: ready for n, ready in self._ready.items() if n >= first}
             if turn not in self._ready:
                 self._ready[turn] = in_background(partial(self._make, turn))
             ready = self._ready[turn]

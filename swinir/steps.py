@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from swinir.graphs import brief
+
 WARM = 3  # steps before the recording, in which libraries choose what they use
 
 
@@ -19,17 +21,17 @@ class RecordedSteps:
     that there are.
     """
 
-    def __init__(self, compute: Callable[..., Tensor], device: torch.device) -> None:
+    def __init__(self, compute: Callable[..., Tensor | None], device: torch.device) -> None:
         self._compute, self._device = compute, device
         self._left: int | None = WARM if device.type == "cuda" else None  # steps before the recording, if it is to be
         self._graph: torch.cuda.CUDAGraph | None = None
         self._given: list[Tensor] = []
         self._made: Tensor | None = None
 
-    def __call__(self, *given: Tensor) -> Tensor:
+    def __call__(self, *given: Tensor) -> Tensor | None:
         if self._left == 0:
             self._record(given)
-        if self._graph is None or self._made is None:
+        if self._graph is None:
             if self._left:
                 self._left -= 1
             return self._beside(given) if self._device.type == "cuda" else self._compute(*given)
@@ -38,7 +40,7 @@ class RecordedSteps:
         self._graph.replay()
         return self._made
 
-    def _beside(self, given: tuple[Tensor, ...]) -> Tensor:
+    def _beside(self, given: tuple[Tensor, ...]) -> Tensor | None:
         """On a stream of its own, as PyTorch wants it before a recording."""
         stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(self._device))
@@ -52,10 +54,15 @@ class RecordedSteps:
         self._given = [tensor.to(self._device) for tensor in given]
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.device(self._device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            # The current stream again on the way out: where a recording fails, PyTorch would leave its own.
+            with (
+                torch.cuda.device(self._device),
+                torch.cuda.stream(torch.cuda.current_stream(self._device)),
+                torch.cuda.graph(graph, capture_error_mode="thread_local"),
+            ):
                 self._made = self._compute(*self._given)
         except RuntimeError as error:
             torch.cuda.synchronize(self._device)
-            logging.getLogger("swinir").warning("training goes without CUDA graphs: %s", " ".join(str(error).split())[:300])
+            logging.getLogger("swinir").warning("training goes without CUDA graphs: %s", brief(error))
             return
         self._graph = graph

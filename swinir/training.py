@@ -35,7 +35,7 @@ from swinir.metrics import psnr_ssim_y
 from swinir.model import Block, SwinIR
 from swinir.muon import BatchedMuon
 from swinir.pairs import Pair, Picture, picture_of
-from swinir.patches import Batches, in_background
+from swinir.patches import AHEAD, Batches, in_background
 from swinir.recipe import TrainConfig, learning_rate, same_run
 from swinir.start import start_as_pass_through, start_at
 from swinir.steps import RecordedSteps
@@ -44,7 +44,6 @@ from swinir.triton_training import RasterSwinIR
 Way = Callable[[SwinIR, torch.dtype], SwinIR]  # such as swinir.gradients.trainable
 
 NUM_PLAIN = 8  # pictures of one colour, in a step that asks for them
-AHEAD = 8  # batches that a GPU finds ready, and steps that it is given to do
 
 
 class Trainer:
@@ -106,6 +105,7 @@ class Trainer:
             states = state["optimizer"] if isinstance(state["optimizer"], list) else [state["optimizer"]]
             for optimizer, theirs in zip(self.optimizers, states, strict=True):
                 optimizer.load_state_dict(theirs | {"param_groups": as_run(theirs["param_groups"], optimizer)})
+                lay_out(optimizer)
             self.step = state["step"]
 
     def _read_state(self) -> dict[str, Any]:
@@ -140,6 +140,7 @@ class Trainer:
     def _take_step(self) -> Tensor:
         """The loss, which a GPU may have yet to compute."""
         loss = self._compute(*self._batch(), self._plain_colours())
+        assert loss is not None
         if self.num_ranks > 1:
             add_over_ranks([loss, *(p.grad for p in self.model.parameters() if p.grad is not None)])
         # A short memory at first, or the average would carry the starting point for long.
@@ -149,7 +150,10 @@ class Trainer:
         return loss.clone()
 
     def _errors(self, losses: Sequence[Tensor]) -> list[float]:
-        """Those of the last steps in 8-bit codes. Raises FloatingPointError where one is no number."""
+        """Those of the last steps in 8-bit codes.
+
+        Raises FloatingPointError where one is no number; the weights are spoilt then, but not the state that was saved.
+        """
         known = torch.stack(list(losses)).tolist()
         for step, loss in enumerate(known, self.step - len(known)):
             if not math.isfinite(loss):
@@ -181,7 +185,7 @@ class Trainer:
         total.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    def _follow(self, rate: Tensor, decay: Tensor) -> Tensor:
+    def _follow(self, rate: Tensor, decay: Tensor) -> None:
         """Take the step that the gradients ask for, with the learning rate ``rate``; the average follows."""
         if self.config.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
@@ -193,12 +197,13 @@ class Trainer:
             slow, fast = ([p.data for p in model.parameters()] for model in (self.average, self.model))
             torch._foreach_mul_(slow, decay)
             torch._foreach_add_(slow, list(torch._foreach_mul(fast, 1 - decay)))
-        return rate
 
     def _plain_colours(self) -> Tensor:
         """(NUM_PLAIN, 3, 1, 1), drawn from all there are; a channel is black or full more often than chance has it, for there
-        weights go wrong first.
+        weights go wrong first. Empty where they are not weighed.
         """
+        if not self.config.plain_weight:
+            return torch.empty(0)
         drawn = np.random.default_rng((self.config.seed, self.step, 1)).random((NUM_PLAIN, 3, 1, 1), np.float32)
         return torch.from_numpy((1.4 * drawn - 0.2).clip(0, 1))
 
@@ -226,7 +231,7 @@ class Trainer:
         Where ``stop`` says so after a step, save and return; it is for a process that trains alone.
         """
         losses: list[float] = []
-        late: list[Tensor] = []  # losses that are not asked for yet, so that a GPU always has steps to do
+        late: list[Tensor] = []  # losses that are not asked for yet: at every question a GPU runs out of work
         started = time.monotonic()
         while self.step < self.config.steps:
             late.append(self._take_step())
@@ -279,12 +284,20 @@ def optimizers(model: SwinIR, config: TrainConfig) -> list[torch.optim.Optimizer
 
 
 def as_run(groups: Sequence[Mapping[str, Any]], optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """Groups of a saved state, with what depends on the machine at hand and not on the run that it was saved by."""
+    """Groups of a saved state, with what depends on the machine at hand, and the rate, which every step sets."""
     machine = ("lr", "fused", "capturable")
     return [
         {**theirs, **{name: ours[name] for name in machine if name in ours}}
         for theirs, ours in zip(groups, optimizer.param_groups, strict=True)
     ]
+
+
+def lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """What is kept of a parameter in the order in memory that the parameter has here: kernels for all at once insist on it."""
+    for parameter, kept in optimizer.state.items():
+        for name, value in kept.items():
+            if value.shape == parameter.shape:
+                kept[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
 def compile_blocks(model: SwinIR, forward: Callable[[Tensor], Tensor], example: Tensor) -> None:
@@ -296,9 +309,10 @@ def compile_blocks(model: SwinIR, forward: Callable[[Tensor], Tensor], example: 
 
     if isinstance(model, RasterSwinIR):
         model.run_block = torch.compile(model.run_block, dynamic=False)
-    for block in model.modules():
-        if isinstance(block, Block):
-            block.compile(dynamic=False)
+    else:
+        for block in model.modules():
+            if isinstance(block, Block):
+                block.compile(dynamic=False)
     try:
         forward(example).sum().backward()  # type: ignore[no-untyped-call]
     except TorchDynamoException as error:

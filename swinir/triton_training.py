@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from swinir.agreement import has_gradients
+from swinir.graphs import brief
 from swinir.model import Block, SwinIR
 
 TOKENS = 64  # of a window, as the kernels hold them
@@ -17,17 +19,24 @@ NUM_WARPS = 4
 
 
 def trainable(network: SwinIR, dtype: torch.dtype = torch.float32) -> SwinIR:
-    """The same network, to train, by the kernels where Triton can be had, else the network itself.
+    """The same network, to train, by the kernels where Triton can be had and they agree, else the network itself.
 
-    ``network`` has its parameters in float32 on a CUDA device and keeps them. ``dtype`` is autocast's affair.
+    ``network`` has its parameters in float32 on a CUDA device and keeps them; the rest of bfloat16 is autocast's.
     """
-    if network.config.window_size**2 > TOKENS:
+    device = network.mean.device
+    if network.config.window_size**2 > TOKENS or (device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0)):
         return network
+    reason = "they differ from PyTorch on this machine"
     try:
-        return RasterSwinIR(network)
-    except ImportError as error:
-        logging.getLogger("swinir").info("training goes without Triton: %s", error)
-        return network
+        if has_gradients(network.config, RasterSwinIR, dtype, device, cast=True):
+            return RasterSwinIR(network)
+    # No Triton, no compiler for its launches, a processor that it knows not: they fail in many ways.
+    except Exception as error:  # noqa: BLE001
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # a device that is lost says so here
+        reason = brief(error)
+    logging.getLogger("swinir").warning("training goes without its Triton kernels: %s", reason)
+    return network
 
 
 class RasterSwinIR(SwinIR):

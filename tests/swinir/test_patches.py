@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from tiny import SMALL, picture
 from swinir.degrade import Degradation
 from swinir.model import SwinIRConfig
 from swinir.pairs import reduced_pair
-from swinir.patches import Patches, RenewedPatches, chosen_pictures, training_patches
+from swinir.patches import AHEAD, Patches, RenewedPatches, chosen_pictures, in_background, training_patches
 from swinir.recipe import TrainConfig
 from swinir.training import Trainer
 
@@ -91,6 +92,21 @@ def test_a_few_pictures_are_read_at_a_time_ahead_of_their_use():
     patches.pairs_at(6)  # a run that is over shows what it ended with
     assert len(shelf.taken) == 6
     assert threading.get_ident() not in shelf.threads
+
+
+@pytest.mark.parametrize("renew_steps", [1, 2, 5])
+def test_steps_made_at_once_make_no_turn_twice(renew_steps):
+    config = dataclasses.replace(FEW, steps=30, renew_steps=renew_steps)
+    shelf = Shelf()
+    patches = RenewedPatches(shelf, config)
+    ready = {}
+    for step in range(config.steps):
+        for near in range(step, min(step + 1 + AHEAD, config.steps)):
+            if near not in ready:
+                ready[near] = in_background(partial(patches.batch, near, config))
+        ready[step].result()
+    assert len(shelf.taken) == 2 * (config.steps // renew_steps)
+    assert len(patches._ready) <= AHEAD // renew_steps + 2
 
 
 def test_turns_draw_and_degrade_in_their_own_ways():

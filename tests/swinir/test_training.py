@@ -65,6 +65,28 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(patches, tmp_path, way, o
     assert (tmp_path / "one" / "curve.png").exists()
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_a_state_from_a_gpu_is_gone_on_with(patches, tmp_path, optimizer):
+    """Where the rate was a tensor, Adam a kernel for all, and axes lay in memory in another order."""
+    config = dataclasses.replace(CONFIG, optimizer=optimizer)
+    trainer = Trainer(config, patches, tmp_path, CPU)
+    trainer.train_step()
+    trainer.save()
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    for saved in state["optimizer"]:
+        for group in saved["param_groups"]:
+            group["lr"] = torch.tensor(0.5)
+            group.update({name: True for name in ("fused", "capturable") if name in group})
+        for kept in saved["state"].values():
+            for name, value in kept.items():
+                kept[name] = value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
+    torch.save(state, tmp_path / "state.pt")
+    resumed = Trainer(config, patches, tmp_path, CPU)
+    for parameter, kept in resumed.optimizers[-1].state.items():
+        assert kept["exp_avg"].stride() == parameter.stride()
+    assert [trainer.train_step() for _ in range(2)] == [resumed.train_step() for _ in range(2)]
+
+
 def test_a_run_that_is_told_to_stop_loses_no_step(patches, tmp_path):
     stopped = Trainer(CONFIG, patches, tmp_path, CPU)
     stopped.run([], lambda row: None, every=100, stop=lambda: stopped.step == 2)

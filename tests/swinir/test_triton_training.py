@@ -80,8 +80,25 @@ def test_compiled_it_takes_the_same_steps(patches, tmp_path):
         Trainer(dataclasses.replace(CONFIG, compile=flag), patches, tmp_path / str(flag), torch.device("cpu"), way=trainable)
         for flag in (False, True)
     )
+    assert ours._network.run_block is not plain._network.run_block
     losses = [[trainer.train_step() for _ in range(2)] for trainer in (plain, ours)]
     assert losses[1] == pytest.approx(losses[0], abs=0.01)
+
+
+@interpreted
+def test_kernels_that_fail_or_are_wrong_are_done_without(monkeypatch, caplog):
+    model = network().train()
+    right = triton_training.run_block
+    monkeypatch.setattr(triton_training, "run_block", lambda block, x, window, shift: right(block, x, window, 0))
+    assert trainable(model) is model
+    assert "they differ" in caplog.text
+
+    def broken(*given):
+        raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr(triton_training, "run_block", broken)
+    assert trainable(model) is model
+    assert "without its Triton kernels: Failed to find C compiler" in caplog.text
 
 
 def test_windows_that_are_too_large_are_left_to_pytorch():
@@ -114,9 +131,7 @@ def test_on_a_gpu_recorded_steps_are_those_of_a_cpu(patches, tmp_path, changes, 
     assert losses[1] == pytest.approx(losses[0], abs=most)
     for one, other in (("gpu", "cpu"), ("cpu", "cuda")):  # either goes on where the other stopped
         (slow if one == "cpu" else fast).save()
-        resumed = Trainer(
-            dataclasses.replace(config, compile=False, steps=12), patches, tmp_path / one, torch.device(other), way=None
-        )
+        way = trainable if other == "cuda" else None
+        resumed = Trainer(dataclasses.replace(config, compile=False), patches, tmp_path / one, torch.device(other), way=way)
         assert resumed.step == 12
-        resumed.config = dataclasses.replace(config, compile=False, steps=14)
-        assert resumed.train_step() > 0
+        assert resumed.train_step() == pytest.approx((slow if one == "cpu" else fast).train_step(), abs=most)
