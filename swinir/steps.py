@@ -1,4 +1,4 @@
-"""Steps of training recorded as a CUDA graph: they are thousands of launches, at which a host is slower than a GPU."""
+"""Steps of training in fewer launches, at which a host is slower than a GPU: blocks compiled, and all as one CUDA graph."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from swinir.graphs import brief
+from swinir.model import Block, SwinIR
+from swinir.triton_training import RasterSwinIR
 
 WARM = 3  # steps before the recording, in which libraries choose what they use
 
@@ -66,3 +68,24 @@ class RecordedSteps:
             logging.getLogger("swinir").warning("training goes without CUDA graphs: %s", brief(error))
             return
         self._graph = graph
+
+
+def compile_blocks(model: SwinIR, forward: Callable[[Tensor], Tensor], example: Tensor) -> None:
+    """Have PyTorch compile the blocks for inputs of the shape of ``example``, both ways; all blocks share the code.
+
+    Raises ValueError where it cannot.
+    """
+    from torch._dynamo.exc import TorchDynamoException  # loads the compiler
+
+    if isinstance(model, RasterSwinIR):
+        model.run_block = torch.compile(model.run_block, dynamic=False)
+    else:
+        for block in model.modules():
+            if isinstance(block, Block):
+                block.compile(dynamic=False)
+    try:
+        forward(example).sum().backward()  # type: ignore[no-untyped-call]
+    except TorchDynamoException as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"the blocks cannot be compiled here: {reason}; train without compile") from error
+    model.zero_grad(set_to_none=True)

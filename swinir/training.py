@@ -32,14 +32,13 @@ from torch.nn import functional as F
 from swinir.codes import as_floats
 from swinir.curves import Row, plot_curves, read_log
 from swinir.metrics import psnr_ssim_y
-from swinir.model import Block, SwinIR
-from swinir.muon import BatchedMuon
+from swinir.model import SwinIR
+from swinir.optimizers import as_run, lay_out, optimizers
 from swinir.pairs import Pair, Picture, picture_of
 from swinir.patches import AHEAD, Batches, in_background
 from swinir.recipe import TrainConfig, learning_rate, same_run
 from swinir.start import start_as_pass_through, start_at
-from swinir.steps import RecordedSteps
-from swinir.triton_training import RasterSwinIR
+from swinir.steps import RecordedSteps, compile_blocks
 
 Way = Callable[[SwinIR, torch.dtype], SwinIR]  # such as swinir.gradients.trainable
 
@@ -269,56 +268,6 @@ class Trainer:
         border = self.config.model.upscale
         scores = [psnr_ssim_y(restore(self.average, lr), hr, border)[0] for lr, hr in pairs]
         return float(np.mean(scores))
-
-
-def optimizers(model: SwinIR, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """Adam for all parameters; or Muon for the matrices of the blocks, and Adam for the rest."""
-    on_gpu = model.mean.device.type == "cuda"
-    adam = partial(torch.optim.Adam, betas=(0.9, 0.99), fused=on_gpu or None, capturable=on_gpu)
-    if config.optimizer == "adam":
-        return [adam(model.parameters())]
-    matrices = [module.weight for module in model.modules() if isinstance(module, nn.Linear)]
-    known = set(matrices)
-    rest = [parameter for parameter in model.parameters() if parameter not in known]
-    return [BatchedMuon(matrices), adam(rest)]
-
-
-def as_run(groups: Sequence[Mapping[str, Any]], optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """Groups of a saved state, with what depends on the machine at hand, and the rate, which every step sets."""
-    machine = ("lr", "fused", "capturable")
-    return [
-        {**theirs, **{name: ours[name] for name in machine if name in ours}}
-        for theirs, ours in zip(groups, optimizer.param_groups, strict=True)
-    ]
-
-
-def lay_out(optimizer: torch.optim.Optimizer) -> None:
-    """What is kept of a parameter in the order in memory that the parameter has here: kernels for all at once insist on it."""
-    for parameter, kept in optimizer.state.items():
-        for name, value in kept.items():
-            if value.shape == parameter.shape:
-                kept[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
-
-
-def compile_blocks(model: SwinIR, forward: Callable[[Tensor], Tensor], example: Tensor) -> None:
-    """Have PyTorch compile the blocks for inputs of the shape of ``example``, both ways; all blocks share the code.
-
-    Raises ValueError where it cannot.
-    """
-    from torch._dynamo.exc import TorchDynamoException  # loads the compiler
-
-    if isinstance(model, RasterSwinIR):
-        model.run_block = torch.compile(model.run_block, dynamic=False)
-    else:
-        for block in model.modules():
-            if isinstance(block, Block):
-                block.compile(dynamic=False)
-    try:
-        forward(example).sum().backward()  # type: ignore[no-untyped-call]
-    except TorchDynamoException as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"the blocks cannot be compiled here: {reason}; train without compile") from error
-    model.zero_grad(set_to_none=True)
 
 
 def add_over_ranks(tensors: Sequence[Tensor]) -> None:
