@@ -36,6 +36,7 @@ def run(tmp_path: Path) -> TinyRun:
     return TinyRun(str(tmp_path / "photographs"), None, tmp_path / "together", SETTINGS, None, None, every=1, export=None)
 
 
+@pytest.mark.slow
 def test_a_death_costs_no_step_and_the_weights_are_those_of_one_process(run: TinyRun, tmp_path: Path) -> None:
     alone = replace(run, out=tmp_path / "alone")
     alone("cpu", lambda line: None)
@@ -59,6 +60,7 @@ def test_a_damaged_picture_ends_the_run_at_once(run: TinyRun) -> None:
     assert told == []
 
 
+@pytest.mark.slow
 def test_a_run_that_gets_nowhere_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.training._ATTEMPTS", 2)
     told = []

@@ -158,6 +158,7 @@ def test_a_state_from_before_there_were_two_optimizers_is_gone_on_with(patches, 
     assert [trainer.train_step() for _ in range(2)] == [resumed.train_step() for _ in range(2)]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # PyTorch's compiler warns of itself
 def test_compiled_blocks_take_the_same_steps(patches, tmp_path):
     plain, compiled = (

@@ -58,8 +58,8 @@ def test_the_kernels_match_the_goldens(path):
     ("size", "changes"),
     [
         ((3, 8, 8), {}),  # one window, which is interior, right, bottom and corner; and one too many for pairs
-        ((2, 9, 31), {"num_heads": (3, 3)}),
-        ((1, 24, 40), {"embed_dim": 20, "mlp_ratio": 2.5}),
+        ((2, 9, 15), {"num_heads": (3, 3)}),
+        ((1, 16, 24), {"embed_dim": 20, "mlp_ratio": 2.5}),
         ((2, 21, 13), {"window_size": 7, "embed_dim": 34}),
         ((2, 5, 3), {"window_size": 4}),
         ((1, 8, 16), {"embed_dim": 64}),  # heads of 32: one more fills what would hold them
@@ -273,7 +273,8 @@ for dim, c, more in (60, 64, 0), (180, 128, 64), (240, 256, 0):
 """
 
 
-@pytest.mark.parametrize("launches", [(0, 1), pytest.param((1, len(LAUNCHES)), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("launches", [(0, 1), (1, len(LAUNCHES))])
 def test_the_kernels_compile_for_a_gpu_that_is_not_there(launches, tmp_path):
     root = Path(__file__).resolve().parents[2]
     env = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(root)}
