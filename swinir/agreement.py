@@ -1,4 +1,4 @@
-"""Whether another way to compute a network, to train it, has the network's gradients on the machine at hand."""
+"""Whether another way to compute a network can be had on the machine at hand, and, to train it, has the network's gradients."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from torch import Tensor
 
 from swinir.model import SwinIR, SwinIRConfig
 
+TOKENS = 64  # of a window, as the Triton kernels hold them
 TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 0.2}  # SwinIR-L has 0.08 in bfloat16; what is lost is off by 1
+
+
+def suits_triton(network: SwinIR) -> bool:
+    """Whether the Triton kernels have room for its windows, and its GPU multiplies bfloat16."""
+    device = network.mean.device
+    too_old = device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0)
+    return network.config.window_size**2 <= TOKENS and not too_old
 
 
 def has_gradients(

@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from swinir.blocks import TOKENS
+from swinir.agreement import suits_triton
 from swinir.graphs import Pass, Recorded, brief, recorded
 from swinir.model import SwinIR
 from swinir.triton_blocks import TritonSwinIR
@@ -48,7 +48,7 @@ def by_triton(network: SwinIR, rounded: SwinIR, cache: Path | None = None) -> nn
     found once for a type of GPU and an architecture is kept in ``cache``, the user's by default.
     """
     device = network.mean.device
-    if network.config.window_size**2 > TOKENS or (device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0)):
+    if not suits_triton(network):
         return rounded
     try:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from swinir.agreement import has_gradients
+from swinir.agreement import TOKENS, has_gradients, suits_triton
 from swinir.graphs import brief
 from swinir.model import Block, SwinIR
 
-TOKENS = 64  # of a window, as the kernels hold them
 PROGRAMS = 44  # a head, of the backward kernel, each with a sum of the position bias of its own
 NUM_WARPS = 4
 
@@ -24,7 +23,7 @@ def trainable(network: SwinIR, dtype: torch.dtype = torch.float32) -> SwinIR:
     ``network`` has its parameters in float32 on a CUDA device and keeps them; the rest of bfloat16 is autocast's.
     """
     device = network.mean.device
-    if network.config.window_size**2 > TOKENS or (device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0)):
+    if not suits_triton(network):
         return network
     reason = "they differ from PyTorch on this machine"
     try:
