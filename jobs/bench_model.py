@@ -171,13 +171,13 @@ def ways_to_compute(
 
     try:
         chosen = preset(name)
+        if chosen.weightless:
+            raise ConfigError(f"{name} is no network; name one of `swinir models` that is")
         target = choose_device(device)
+        weights = None if chosen.config is None or bundled_file(chosen).is_file() else "random"
+        network: SwinIR = load_model(name, weights).to(target)  # type: ignore[assignment]
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    if chosen.weightless:
-        raise ConfigError(f"{name} is no network; name one of `swinir models` that is")
-    weights = None if chosen.config is None or bundled_file(chosen).is_file() else "random"
-    network: SwinIR = load_model(name, weights).to(target)  # type: ignore[assignment]
     ways: dict[str, Way] = {}
     for baseline in baselines:
         if baseline == "reference":

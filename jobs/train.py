@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +26,8 @@ from pipeline.errors import ConfigError, InterruptedRunError
 from pipeline.storage import local_path
 
 if TYPE_CHECKING:  # torch loads with the first use: the command line's help does without
+    from torch import Tensor
+
     from swinir.pairs import Pair
     from swinir.recipe import TrainConfig
     from swinir.training import Trainer
@@ -47,6 +49,7 @@ class Run:
     def __call__(self, device: str, tell: Callable[[str], None]) -> None:
         """Train to the last step, going on from what ``out`` holds; the first process tells lines and exports."""
         from pipeline.dataset.pixels import RgbPictures
+        from pipeline.units import digest
         from pipeline.video.worn import worn
         from swinir import gradients, triton_training
         from swinir.pairs import write_sheet
@@ -64,7 +67,8 @@ class Run:
             ours = gradients if target.type == "cpu" else triton_training
             # On a CPU what PyTorch compiles would be in place of our kernel.
             way = None if settings.compile and target.type == "cpu" else ours.trainable
-            trainer = Trainer(settings, patches, self.out, target, weights, way)
+            origin = digest([photographs.names_and_sizes(), beginning(self.start_from, weights)])
+            trainer = Trainer(settings, patches, self.out, target, weights, way, origin)
             if trainer.rank == 0:
                 write_sheet(patches.pairs_at(trainer.step), self.out / "pairs.png")
         except ValueError as error:
@@ -72,7 +76,9 @@ class Run:
         try:
             with interrupts() as asked_to_stop:
                 if trainer.rank == 0:
-                    given = f"{len(photographs)} photographs, {len(validation)} validation pairs"
+                    num_small = patches.num_too_small(trainer.step)
+                    small = f" ({num_small} too small for a patch)" * bool(num_small)
+                    given = f"{len(photographs)} photographs{small}, {len(validation)} validation pairs"
                     tell(f"{given}, {target}, step {trainer.step} of {settings.steps}")
                 trainer.run(validation, lambda row: tell(json.dumps(row)), self.every, asked_to_stop)
         except (PatchError, FloatingPointError) as error:
@@ -180,6 +186,15 @@ def starting_point(named: str) -> tuple[str, str | None]:
     if named in PRESETS and not path.is_file():
         return named, None
     return AUTO, named if "://" in named else str(path)
+
+
+def beginning(start_from: tuple[str, str | None] | None, weights: Mapping[str, Tensor] | None) -> str:
+    """What tells one starting point from another: a model's name, or what a file holds."""
+    from swinir.checkpoint import weights_digest
+
+    if start_from is None or weights is None:
+        return ""
+    return start_from[0] if start_from[1] is None else weights_digest(weights)
 
 
 def pick_device(name: str) -> Any:  # noqa: ANN401 - a torch.device; jobs name no torch type

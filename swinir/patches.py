@@ -47,17 +47,28 @@ class Batches(Protocol):
         """
         ...
 
+    def num_too_small(self, step: int) -> int:
+        """How many of the photographs that a step could show hold no patch."""
+        ...
+
 
 class Patches:
     """LR/HR patch pairs, chosen in proportion to the gradient energy of what they show.
 
-    The last ``num_synthetic`` pairs, which hold the edges that can be learned, give ``synthetic_share`` of the patches.
+    The last ``num_synthetic`` pairs, which hold the edges that can be learned, give ``synthetic_share`` of the patches;
+    ``num_small`` photographs were smaller than a patch.
     """
 
     def __init__(
-        self, pairs: Sequence[Pair], scale: int, patch: int, num_synthetic: int = 0, synthetic_share: float = 0.5
+        self,
+        pairs: Sequence[Pair],
+        scale: int,
+        patch: int,
+        num_synthetic: int = 0,
+        synthetic_share: float = 0.5,
+        num_small: int = 0,
     ) -> None:
-        self.scale, self.patch, self.pairs = scale, patch, pairs
+        self.scale, self.patch, self.pairs, self._num_small = scale, patch, pairs, num_small
         places = [gradient_places(lr, patch) for lr, _ in self.pairs] or [(np.zeros((0, 2), np.int64), np.zeros(0))]
         self.places = np.concatenate([np.insert(where, 0, i, axis=1) for i, (where, _) in enumerate(places)])
         energy = np.concatenate([energy for _, energy in places])
@@ -78,6 +89,9 @@ class Patches:
         pairs = [self._draw(rng) for _ in range(config.batch_size)][rank::num_ranks]  # to draw is cheap, and only views
         lr, hr = (torch.from_numpy(np.stack(side).transpose(0, 3, 1, 2)) for side in zip(*pairs, strict=True))
         return lr, hr
+
+    def num_too_small(self, step: int) -> int:
+        return self._num_small
 
     def _draw(self, rng: np.random.Generator) -> Pair:
         picture, y, x = self.places[np.searchsorted(self.cumulative, rng.random())]
@@ -125,6 +139,9 @@ class RenewedPatches:
 
     def batch(self, step: int, config: TrainConfig, rank: int = 0, num_ranks: int = 1) -> tuple[Tensor, Tensor]:
         return self._turn_of(step).batch(step, config, rank, num_ranks)
+
+    def num_too_small(self, step: int) -> int:
+        return self._turn_of(step).num_too_small(step)
 
     def _turn_of(self, step: int) -> Patches:
         last = (self._config.steps - 1) // self._config.renew_steps
@@ -185,13 +202,21 @@ def training_patches(photographs: Sequence[Picture], config: TrainConfig, coder:
 def patches_of(photographs: Iterable[Picture], config: TrainConfig, coder: Coder | None, turn: int) -> Patches:
     """The patches of these photographs and of drawn pictures; every turn draws and degrades in its own way."""
     scale = config.model.upscale
-    pictures = itertools.chain(photographs, drawn_pictures(config, turn))
+    num_small = 0
+
+    def counted() -> Iterator[Picture]:
+        nonlocal num_small
+        for photograph in photographs:
+            num_small += min(photograph.shape[:2]) < config.patch * scale
+            yield photograph
+
+    pictures = itertools.chain(counted(), drawn_pictures(config, turn))
     if config.degradation is None:
         pairs, num_synthetic = [reduced_pair(picture, scale) for picture in pictures], config.synthetic_pictures
     else:
         pairs = list(degraded_pairs(pictures, scale, config.degradation, config.crops, (config.seed, turn), coder))
         num_synthetic = config.synthetic_pictures * config.crops
-    return Patches(pairs, scale, config.patch, num_synthetic, config.synthetic_share)
+    return Patches(pairs, scale, config.patch, num_synthetic, config.synthetic_share, num_small)
 
 
 def drawn_pictures(config: TrainConfig, turn: int) -> Iterator[Picture]:

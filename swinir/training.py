@@ -56,11 +56,12 @@ class Trainer:
         device: torch.device,
         weights: Mapping[str, Tensor] | None = None,
         way: Way | None = None,
+        origin: str = "",
     ) -> None:
         """Begin at ``weights`` if given, else from scratch; where the folder holds a state, go on from that.
 
         ``way`` makes of the network one that computes the same by other means, with the factors of its products in the given
-        type; it has the same parameters.
+        type; it has the same parameters. ``origin`` tells photographs and weights to begin at from others.
 
         Raises ValueError where the weights or the state are not of this run.
         """
@@ -69,6 +70,7 @@ class Trainer:
         if self.num_ranks > config.batch_size:
             raise ValueError(f"{self.num_ranks} workers cannot share a batch of {config.batch_size}; use fewer workers")
         self.config, self.patches, self.folder, self.device = config, patches, folder, device
+        self._origin = origin
         torch.manual_seed(config.seed)
         self.model = SwinIR(config.model)
         start_as_pass_through(self.model)
@@ -117,12 +119,17 @@ class Trainer:
             raise ValueError(f"{self._state_path} is no state of a training run; choose another folder")
         if not same_run(state["config"], self.config):
             raise ValueError(f"{self._state_path} belongs to another training configuration; choose another folder")
+        if state.get("origin", self._origin) != self._origin:
+            raise ValueError(
+                f"{self._state_path} was begun with other photographs or weights; give those, or choose another folder"
+            )
         return state
 
     def save(self) -> None:
         """Write the state beside and rename it, so that a kill leaves the old one or the new one."""
         state = {
             "config": json.dumps(asdict(self.config)),
+            "origin": self._origin,
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": [optimizer.state_dict() for optimizer in self.optimizers],

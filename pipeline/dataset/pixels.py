@@ -37,6 +37,10 @@ class RgbPictures(Sequence[NDArray[np.uint8]]):
     def __len__(self) -> int:
         return len(self._items)
 
+    def names_and_sizes(self) -> list[tuple[str, int]]:
+        """The keys and bytes of the pictures: alike for an archive that was only moved."""
+        return [(item.key, item.size_bytes) for item in self._items]
+
     def __getitem__(self, index: int) -> NDArray[np.uint8]:  # type: ignore[override]  # slices have no use
         item = self._items[index]
         return _decoded((item, self._source.read(item)))

@@ -89,3 +89,11 @@ def test_settings_that_cannot_be_are_said(words, message):
     ended = CliRunner().invoke(app, ["bench", *words])
     assert isinstance(ended.exception, ConfigError)
     assert message in str(ended.exception)
+
+
+def test_weights_that_cannot_be_fetched_are_said(monkeypatch, tmp_path):
+    monkeypatch.setenv("SWINIR_CACHE", str(tmp_path))
+    monkeypatch.setenv("SWINIR_OFFLINE", "1")
+    ended = CliRunner().invoke(app, ["bench", "model", "--model", "pretrain-small-x4", "--size", "16x16"])
+    assert isinstance(ended.exception, ConfigError)
+    assert "SWINIR_OFFLINE is set" in str(ended.exception)

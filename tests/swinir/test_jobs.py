@@ -223,6 +223,10 @@ def test_train_learns_resumes_and_exports(folders, tmp_path, monkeypatch):
     assert starting_point(str(export)) == ("auto", str(export))
     again = ("train", folders / "hr", tmp_path / "again", *options)
     assert "step 0 of 4" in run(*again, "--start-from", export)
+    for other in (again, ("train", folders / "lr", tmp_path / "again", *options, "--start-from", export)):
+        with pytest.raises(ConfigError, match="was begun with other photographs or weights"):
+            run(*other)
+    assert "step 4 of 4" in run(*again, "--start-from", export)
     with pytest.raises(ConfigError, match="no-such does not exist"):
         run(*again, "--start-from", tmp_path / "no-such")
     with pytest.raises(ConfigError, match="not of this architecture"):

@@ -67,6 +67,13 @@ def test_pictures_too_small_for_a_patch_are_refused():
         Patches([reduced_pair(picture(24, 24, 0), 2)], 2, 24)
 
 
+def test_photographs_too_small_for_a_patch_are_counted():
+    photographs = [picture(96, 120, 0), picture(30, 120, 1), picture(120, 31, 2), picture(32, 32, 3)]
+    assert training_patches(photographs, CONFIG).num_too_small(0) == 2
+    turns = training_patches(photographs, dataclasses.replace(FEW, pictures_at_once=4))
+    assert turns.num_too_small(0) == 2
+
+
 @given(at_once=st.integers(1, 7), extra=st.integers(0, 20), seed=st.integers(0, 3))
 def test_every_picture_has_been_shown_as_often_but_for_one(at_once, extra, seed):
     num_pictures = at_once + extra

@@ -220,15 +220,22 @@ def test_another_configuration_in_the_same_folder_is_refused(patches, tmp_path):
         Trainer(dataclasses.replace(CONFIG, seed=1), patches, tmp_path, CPU)
 
 
+def test_a_run_that_began_with_other_photographs_or_weights_is_refused(patches, tmp_path):
+    Trainer(CONFIG, patches, tmp_path, CPU, origin="these").save()
+    Trainer(CONFIG, patches, tmp_path, CPU, origin="these")
+    with pytest.raises(ValueError, match="was begun with other photographs or weights; give those, or choose another folder"):
+        Trainer(CONFIG, patches, tmp_path, CPU, origin="those")
+
+
 def test_a_state_from_before_a_setting_was_there_goes_on_under_its_default(patches, tmp_path):
     trainer = Trainer(CONFIG, patches, tmp_path, CPU)
     trainer.train_step()
     trainer.save()
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     settings = json.loads(state["config"])
-    del settings["schedule"], settings["milestones"]
+    del settings["schedule"], settings["milestones"], state["origin"]
     torch.save(state | {"config": json.dumps(settings)}, tmp_path / "state.pt")
-    assert Trainer(CONFIG, patches, tmp_path, CPU).step == 1
+    assert Trainer(CONFIG, patches, tmp_path, CPU, origin="these").step == 1
     with pytest.raises(ValueError, match="another training configuration"):
         Trainer(dataclasses.replace(CONFIG, schedule="multistep"), patches, tmp_path, CPU)
 
