@@ -62,6 +62,7 @@ def images(
     address: Address = None,
     fresh: Fresh = None,
     overwrite: Overwrite = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="Say how much there is to do, and stop.")] = False,
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
@@ -72,6 +73,11 @@ def images(
     from pipeline.report import listener_for
 
     with listener_for(as_json, "images") as listener:
+        if dry_run:
+            from pipeline.dataset.preview import preview_images
+
+            tell_plan(preview_images(source, destination, settings, listener), as_json)
+            return
         from pipeline.cluster import run_units
         from pipeline.dataset.job import upscale_images
 
@@ -79,6 +85,14 @@ def images(
     tell(report, as_json)
     if report["exit_code"]:
         raise typer.Exit(report["exit_code"])
+
+
+def tell_plan(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False))
+        return
+    left = f"{found['images_left']} of {found['images']} images ({found['shards_left']} of {found['shards']} shards)"
+    print(f"{found['destination']}: {left} to be done by {found['model']}; nothing was written")
 
 
 def tell(report: dict[str, Any], as_json: bool) -> None:

@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,8 +26,6 @@ from pipeline.errors import ConfigError, InterruptedRunError
 from pipeline.storage import local_path
 
 if TYPE_CHECKING:  # torch loads with the first use: the command line's help does without
-    from torch import Tensor
-
     from swinir.pairs import Pair
     from swinir.recipe import TrainConfig
     from swinir.training import Trainer
@@ -52,6 +50,7 @@ class Run:
         from pipeline.units import digest
         from pipeline.video.worn import worn
         from swinir import gradients, triton_training
+        from swinir.checkpoint import weights_digest
         from swinir.pairs import write_sheet
         from swinir.patches import PatchError, training_patches
         from swinir.training import Trainer
@@ -67,7 +66,9 @@ class Run:
             ours = gradients if target.type == "cpu" else triton_training
             # On a CPU what PyTorch compiles would be in place of our kernel.
             way = None if settings.compile and target.type == "cpu" else ours.trainable
-            origin = digest([photographs.names_and_sizes(), beginning(self.start_from, weights)])
+            # A model by name is the same in the next version of this package.
+            start = weights_digest(weights) if weights and self.start_from and self.start_from[1] else self.start_from
+            origin = digest([photographs.names_and_sizes(), start])
             trainer = Trainer(settings, patches, self.out, target, weights, way, origin)
             if trainer.rank == 0:
                 write_sheet(patches.pairs_at(trainer.step), self.out / "pairs.png")
@@ -186,15 +187,6 @@ def starting_point(named: str) -> tuple[str, str | None]:
     if named in PRESETS and not path.is_file():
         return named, None
     return AUTO, named if "://" in named else str(path)
-
-
-def beginning(start_from: tuple[str, str | None] | None, weights: Mapping[str, Tensor] | None) -> str:
-    """What tells one starting point from another: a model's name, or what a file holds."""
-    from swinir.checkpoint import weights_digest
-
-    if start_from is None or weights is None:
-        return ""
-    return start_from[0] if start_from[1] is None else weights_digest(weights)
 
 
 def pick_device(name: str) -> Any:  # noqa: ANN401 - a torch.device; jobs name no torch type

@@ -32,6 +32,15 @@ class Ledger:
         """
         if self.store.create_once(_MANIFEST, _encode(manifest)):
             return True
+        self.refuse_other(manifest)
+        return False
+
+    def is_begun(self) -> bool:
+        """Whether the store holds a run."""
+        return self.store.exists(_MANIFEST)
+
+    def refuse_other(self, manifest: dict[str, Any]) -> None:
+        """ConfigError, naming the first difference, where the store holds a run that ``manifest`` does not describe."""
         theirs, ours = json.loads(self.store.read(_MANIFEST)), json.loads(_encode(manifest))
         different = first_difference(theirs, ours)
         if different is not None:
@@ -40,7 +49,6 @@ class Ledger:
                 f"{self.store.url} holds another run: {field} was {json.dumps(old)} and is now {json.dumps(new)}; "
                 "use --fresh to discard it, or another destination"
             )
-        return False
 
     def commit(self, unit_id: str, record: dict[str, Any]) -> bool:
         """Record that a unit is done; False where another attempt was first, whose record then stands."""

@@ -32,20 +32,20 @@ EXCEPTIONS = {
 # Each module of pipeline/ imports only those before it.
 ORDER = [
     "errors", "config", "retry", "folders", "storage", "inputs", "units", "ledger", "commands", "backlog", "scheduler",
-    "worker", "driver", "stages", "preflight", "report", "local", "cluster", "training", "dataset.patterns",
-    "dataset.reading", "dataset.listing", "dataset.tar", "dataset.parquet", "dataset.sources", "dataset.shards",
-    "dataset.exif", "dataset.deep", "dataset.png", "dataset.picture", "dataset.segments", "dataset.animation",
-    "dataset.metadata", "dataset.images", "dataset.pixels", "dataset.encoding", "dataset.hidden", "dataset.bands",
-    "dataset.enlarge", "dataset.names", "dataset.index", "dataset.gone", "dataset.containers", "dataset.outputs",
-    "dataset.sheet", "dataset.streamed", "dataset.known", "dataset.pending", "dataset.workload", "dataset.card",
-    "dataset.job", "video.cuts", "video.packing", "video.frames", "video.hdr", "video.header", "video.tags",
+    "worker", "driver", "stages", "preflight", "report", "local", "cluster", "training", "dataset.patterns", "dataset.reading",
+    "dataset.listing", "dataset.tar", "dataset.parquet", "dataset.sources", "dataset.shards", "dataset.exif", "dataset.deep",
+    "dataset.png", "dataset.picture", "dataset.segments", "dataset.animation", "dataset.metadata", "dataset.images",
+    "dataset.pixels", "dataset.encoding", "dataset.hidden", "dataset.bands", "dataset.enlarge", "dataset.names",
+    "dataset.index", "dataset.gone", "dataset.containers", "dataset.outputs", "dataset.sheet", "dataset.streamed",
+    "dataset.known", "dataset.pending", "dataset.workload", "dataset.card", "dataset.planning", "dataset.job",
+    "dataset.preview", "video.cuts", "video.packing", "video.frames", "video.hdr", "video.header", "video.tags",
     "video.decoder", "video.combing", "video.cropping", "video.scenes", "video.times", "video.truncation", "video.timeline",
     "video.clock", "video.editlist", "video.fields", "video.matroska", "video.packets", "video.info", "video.integrity",
     "video.probe", "video.quicktime", "video.numbering", "video.sequence", "video.size", "video.turn", "video.colours",
     "video.plan", "video.gif", "video.slices", "video.encode", "video.priming", "video.subtitles", "video.labels",
-    "video.streams", "video.interleave", "video.drymux", "video.description", "video.describe", "video.checks",
-    "video.compare", "video.reader", "video.quality", "video.worn", "video.assemble", "video.destination", "video.pictures",
-    "video.segment", "video.prepare", "video.job", "video.preview", "video.sample", "api",
+    "video.streams", "video.interleave", "video.drymux", "video.description", "video.describe", "video.checks", "video.compare",
+    "video.reader", "video.quality", "video.worn", "video.assemble", "video.destination", "video.pictures", "video.segment",
+    "video.prepare", "video.job", "video.preview", "video.sample", "api",
 ]  # fmt: skip
 
 MODULES = sorted(path.relative_to(ROOT) for top in ALLOWED for path in (ROOT / top).rglob("*.py"))

@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from pipeline.dataset.index import DAMAGED, merge_index, moved_outputs
 from pipeline.dataset.listing import readable, root_of
 from pipeline.dataset.names import INDEX, REPORT, WORK
 from pipeline.dataset.outputs import is_packed, remove_strays
-from pipeline.dataset.shards import LISTS, cut_shards, read_list, write_list
-from pipeline.dataset.sources import open_source
-from pipeline.dataset.workload import ROWS, ShardWorkload, shard_unit
+from pipeline.dataset.planning import CRASHED, mark_of, plan, with_crashed
+from pipeline.dataset.shards import LISTS, read_list
+from pipeline.dataset.workload import ROWS, ShardWorkload
 from pipeline.driver import Event, Outcome, RunOptions
 from pipeline.errors import ConfigError, InterruptedRunError, MediaError, OutputError
 from pipeline.ledger import Ledger
@@ -36,7 +36,6 @@ FORMAT_VERSION = 1  # of outputs and rows; another one shares nothing with this
 FAILED = frozenset({"read_error", "decode_error", "unsupported", "too_large", "model_error", "crashed"})
 NUM_REMOVED_NAMED = 1000
 ROUNDS = 4  # each finds more pictures that kill their process
-CRASHED = "crashed"  # folder of what is known of them
 SOURCE = "source.txt"  # which archive the results are of
 
 # What does not change a byte of the result.
@@ -53,25 +52,24 @@ def upscale_images(
     """
     started = time.monotonic()
     check_places(source, destination)
+    make_folder(destination)
     model = load_model_spec(config)
     out = Store(destination)
     work = Store(out.url_of(WORK))
     with lease(destination, work.url), tempfile.TemporaryDirectory(prefix="swinir-") as scratch:
         ledger = Ledger(work)
-        is_ours = out.exists(INDEX) or any(True for _ in work.list())
         refuse_other_source(work, source, config.overwrite)
+        if not config.overwrite:
+            refuse_foreign(out, ledger, config.fresh)
         if config.fresh:
             work.delete_all("")
         settings = described(config, model)
-        # Without --overwrite, not even --fresh goes where this program never was.
         is_new = ledger.begin(settings)
-        if is_new and not (config.overwrite or (config.fresh and is_ours)):
-            refuse_foreign(out, ledger)
         ledger.clear_quarantine()
         before = forget_failed(ledger) if config.retry_failed else ledger.committed()
         listener.phase("listing", None)
         try:
-            units = list(plan(source, destination, config, work, digest(settings), listener))
+            units = list(plan(source, destination, config, work, work, digest(settings), listener))
         except (MediaError, ConfigError):
             if is_new:  # the cure may be another setting
                 ledger.discard()
@@ -97,7 +95,7 @@ def upscale_images(
 
 
 def check_places(source: str, destination: str) -> None:
-    """ConfigError where the destination is the source or holds it, or lies in no folder; creates a local one."""
+    """ConfigError where the destination is the source or holds it, or is no folder, or lies in none."""
     path = local_path(destination)
     names = {normal_url(destination), normal_url(destination) if path is None else os.path.realpath(path)}
     if names & {normal_url(source), normal_url(root_of(source))}:
@@ -107,6 +105,12 @@ def check_places(source: str, destination: str) -> None:
             raise ConfigError(f"{Path(path).parent} is not a folder; create it first")
         if Path(path).is_file():
             raise ConfigError(f"{destination} is a file; name a folder for the results")
+
+
+def make_folder(destination: str) -> None:
+    """A local destination, where it is not there yet. Raises ConfigError where it may not be made."""
+    path = local_path(destination)
+    if path is not None:
         try:
             Path(path).mkdir(exist_ok=True)
         except OSError as error:
@@ -123,11 +127,12 @@ def described(config: ImagesConfig, model: ModelSpec) -> dict[str, Any]:
     }
 
 
-def refuse_foreign(out: Store, ledger: Ledger) -> None:
-    """Never write among files that this program did not make."""
+def refuse_foreign(out: Store, ledger: Ledger, fresh: bool) -> None:
+    """Never write among files that this program did not make; not even ``fresh`` goes where it never was."""
+    if ledger.is_begun() or (fresh and (out.exists(INDEX) or any(True for _ in ledger.store.list()))):
+        return
     found = next((key for key in out.list() if not key.startswith((f"{WORK}/", f".{WORK}"))), None)
     if found is not None:
-        ledger.discard()
         raise ConfigError(
             f"{out.url} holds files that were not made by this program ({found}); pass --overwrite or choose another"
         )
@@ -145,40 +150,19 @@ def refuse_other_source(work: Store, source: str, overwrite: bool) -> None:
         )
 
 
-def plan(source: str, destination: str, config: ImagesConfig, work: Store, run: str, listener: Listener) -> Iterator[Unit]:
-    """The units of an archive, its lists written on the way. Raises MediaError where there is nothing in it."""
-    num_items = 0
-    marks = {key.rpartition("/")[2] for key in work.list(CRASHED)}
-    archive = open_source(source, config.image_column, config.url_column, exclude=destination)
-    for items in cut_shards(archive.items(), config.shard_rows):
-        num_items += len(items)
-        listener.frames(num_items)
-        unit = shard_unit(run, write_list(work, items), 0, len(items))
-        yield with_crashed(unit, json.loads(work.read(mark_of(unit)))) if f"{unit.id}.json" in marks else unit
-    if not num_items:
-        raise MediaError(f"{source}: nothing is there; name a folder, a glob, tar or Parquet files or a list of URLs")
-
-
-def with_crashed(unit: Unit, crashed: Mapping[str, str]) -> Unit:
-    """A whole shard again, as it is done without those of its pictures that crashed."""
-    numbered = {int(number): reason for number, reason in crashed.items()}
-    return shard_unit(unit.spec["run"], unit.spec["list"], unit.spec["start"], unit.spec["stop"], numbered)
-
-
-def mark_of(unit: Unit) -> str:
-    """The key under which it is stored which pictures of a whole shard crashed."""
-    return f"{CRASHED}/{with_crashed(unit, {}).id}.json"
-
-
 def forget_failed(ledger: Ledger) -> dict[str, dict[str, Any]]:
     """Have the shards done again that hold failures; the records of the others."""
     ledger.store.delete_all(CRASHED)
     records = ledger.committed()
-    failed = [unit_id for unit_id, record in records.items() if FAILED & record["counts"].keys()]
+    failed = [unit_id for unit_id, record in records.items() if has_failures(record)]
     for unit_id in failed:
         ledger.forget(unit_id)
         del records[unit_id]
     return records
+
+
+def has_failures(record: Mapping[str, Any]) -> bool:
+    return bool(FAILED & record["counts"].keys())
 
 
 def forget_superseded(ledger: Ledger, out: Store, records: dict[str, dict[str, Any]], wanted: Set[str]) -> None:

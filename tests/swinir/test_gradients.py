@@ -43,7 +43,7 @@ def error(found: dict[str, torch.Tensor], truth: dict[str, torch.Tensor]) -> flo
 
 
 @needs_kernel
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(
     batch=st.integers(1, 3), height=st.integers(1, 40), width=st.integers(1, 40), threads=st.integers(1, 3),
     heads=st.integers(1, 3), depth=st.integers(1, 3), window=st.sampled_from([4, 7, 8]), mlp_ratio=st.sampled_from([1, 2.4]),
