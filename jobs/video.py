@@ -101,6 +101,8 @@ def video(
     from pipeline.report import listener_for
 
     with listener_for(as_json) as listener:
+        if dry_run and preview:
+            raise ConfigError("--dry-run writes nothing and --preview a picture; give one of them")
         if dry_run or preview:
             from pipeline.video.prepare import describe_plan
             from pipeline.video.preview import plan_only, write_preview

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from swinir.model import Block, SwinIRConfig
 from swinir.triton_packing import CHUNK, ONES, Launch, PackedBlock, head_width, parts, rounded_and_rest
@@ -11,7 +12,10 @@ from swinir.triton_packing import CHUNK, ONES, Launch, PackedBlock, head_width, 
 COLUMNS = 64  # C of triton_direct.py, which can be imported only where Triton can
 HEAD = 16  # columns of one
 SURE = 8.0  # whose GELU is itself
-DIRECT_LAUNCHES = (Launch(4, 1, 1, 128, direct=True), Launch(4, 1, 1, direct=True))
+DIRECT_LAUNCHES = (
+    Launch(4, 1, 1, 128, direct=True), Launch(4, 1, 1, direct=True),
+    Launch(4, 1, 1, 128, direct=True, by_distance=True), Launch(4, 1, 1, direct=True, by_distance=True),
+)  # fmt: skip
 
 
 def fits(config: SwinIRConfig) -> bool:
@@ -50,6 +54,7 @@ class DirectBlock(PackedBlock):
         self._fc1 = self._fc1[channels].contiguous()
         self._fc2[hidden : hidden + ONES] = rounded_and_rest(self._fc2_bias / SURE, self._fc2.dtype)
         self._fc2 = self._fc2[:, channels].contiguous()
+        self._pairs = by_distance(self._bias[0])
         self._bias = as_loaded(self._bias)
 
     def attend(self, x_BHWC: Tensor, out_BHWC: Tensor, launch: Launch, *, whole: bool) -> None:
@@ -59,11 +64,24 @@ class DirectBlock(PackedBlock):
         batch, height, width, _ = x_BHWC.shape
         dim, heads, window, eps = self._shape
         _, _, d, h = self._padded
-        self._direct[width // window, height // window, batch](
-            x_BHWC, out_BHWC, self._qkv, self._bias, self._proj, self._fc1, self._fc2, height, width, self._shift,
-            DIM=dim, HEADS=heads, EPS=eps, D=d, H=h, CHUNK=CHUNK, PRECISION=self._precision,
-            num_warps=launch.num_warps, num_stages=launch.num_stages, maxnreg=launch.max_registers,
-        )  # fmt: skip
+        rows, cols = height // window, width // window
+
+        def run(grid: tuple[int, int, int], *, inner: bool = False, edges: bool = False) -> None:
+            self._direct[grid](
+                x_BHWC, out_BHWC, self._qkv, self._pairs if inner else self._bias, self._proj, self._fc1, self._fc2,
+                height, width, self._shift, DIM=dim, HEADS=heads, EPS=eps, D=d, H=h, CHUNK=CHUNK, PRECISION=self._precision,
+                INNER=inner, EDGES=edges,
+                num_warps=launch.num_warps, num_stages=launch.num_stages, maxnreg=launch.max_registers,
+            )  # fmt: skip
+
+        if not launch.by_distance:
+            run((cols, rows, batch))
+        elif not self._shift:
+            run((cols, rows, batch), inner=True)
+        else:
+            if rows > 1 and cols > 1:
+                run((cols - 1, rows - 1, batch), inner=True)
+            run((rows + cols - 1, 1, batch), edges=True)
 
 
 def channel_order() -> Tensor:
@@ -76,6 +94,18 @@ def token_order() -> Tensor:
     """The token of its window that each row holds."""
     w, r, i = torch.unravel_index(torch.arange(64), (4, 2, 8))
     return 32 * r + 8 * w + i
+
+
+def by_distance(bias: Tensor) -> Tensor:
+    """(heads, queries, keys) of a window of 8 by 8 to (heads, 16, 16, 2): by how far the query is below a key, and how far that
+    key and the next are to its right, both from -7 on.
+    """
+    steps = torch.arange(-7, 8, device=bias.device)
+    first, second = steps.clamp(min=0), (-steps).clamp(min=0)  # of two places that lie a step apart
+    queries = first[:, None] * 8 + second[None, :]  # rows by how far the query is below, columns by how far the key is right
+    keys = second[:, None] * 8 + first[None, :]
+    table = F.pad(bias[:, queries, keys], (0, 2, 0, 1))
+    return torch.stack([table[..., :16], table[..., 1:]], -1).contiguous()
 
 
 def as_loaded(bias: Tensor) -> Tensor:

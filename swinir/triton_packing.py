@@ -19,7 +19,8 @@ CHUNK = 64  # hidden channels that a program of the MLP holds at once
 class Launch(NamedTuple):
     """How a program runs: its warps, its stages of loads ahead, and the windows that it takes, or as many tokens.
 
-    ``max_registers`` are those of a thread, where the compiler would take more; ``direct`` is for ``DirectBlock``.
+    ``max_registers`` are those of a thread, where the compiler would take more. ``direct`` is for ``DirectBlock``, and so is
+    ``by_distance``: windows without a mask read the position bias by the distance of two tokens.
     """
 
     num_warps: int
@@ -27,6 +28,7 @@ class Launch(NamedTuple):
     windows: int
     max_registers: int | None = None
     direct: bool = False
+    by_distance: bool = False
 
 
 # Compiled for Hopper none of them spills a register at 60 channels, nor, of the two kernels, at 180; the last takes 192 KiB of

@@ -159,7 +159,8 @@ def video_packets(
     """Packets of all segments with the timeline's times, ``shift_ticks`` later, and DTS counted anew over the whole.
 
     An encoder's own DTS overlap at joins of variable rate. In decode order the i-th packet gets the (i - d)-th presentation
-    time, d being the deepest reordering: rising, and never after its own presentation.
+    time, d being the deepest reordering: rising, and never after its own presentation. The last is decoded when it is shown:
+    an mp4 has no durations but the steps of decoding, and readers cut a track off where they end.
     """
     depth = max(record["reorder_depth"] for record in records)
     step = max(1, int(timeline.pts[1] - timeline.pts[0])) if len(timeline) > 1 else 1
@@ -181,23 +182,11 @@ def video_packets(
                 )
                 packet.duration = int(timeline.duration[start + rank])
                 if position == len(timeline) - 1:
-                    packet.duration = max(packet.duration, last_step(timeline, packet, depth, step, shift_ticks))
+                    packet.dts = packet.pts
+                    packet.duration = int(timeline.pts[-1] + timeline.duration[-1]) + shift_ticks - packet.pts
                 packet.time_base, packet.stream, packet.is_keyframe = Fraction(spec.time_base), stream, stored.key
                 position += 1
                 yield packet
-
-
-def last_step(timeline: Timeline, packet: av.Packet[Any], depth: int, step: int, shift_ticks: int) -> int:
-    """Ticks that the packet decoded last should state, so that an mp4's steps of decoding add up to the whole duration.
-
-    Readers cut a track off where they end. Never longer than to the end of the video.
-    """
-    assert packet.pts is not None
-    assert packet.dts is not None
-    start = int(timeline.pts[0]) + shift_ticks
-    end = int(timeline.pts[-1] + timeline.duration[-1]) + shift_ticks
-    decoded_from = start - depth * step
-    return min(end - packet.pts, (end - start) - (packet.dts - decoded_from))
 
 
 def presentation_ranks(pts_in_decode_order: Sequence[int]) -> NDArray[np.int64]:

@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 
 from pipeline.video.clock import WRAPPING
 from pipeline.video.description import Description, Picture, StreamDescription
+from pipeline.video.editlist import edited_until
 from pipeline.video.hdr import content_light, mastering_display
 from pipeline.video.header import UNSTATED, read_header
 from pipeline.video.integrity import PacketCheck
@@ -39,6 +40,7 @@ class _Seen:
     num_packets: int = 0  # with those that hold nothing
     end_s: float = 0.0
     is_short: bool = False
+    edited_until_s: Fraction | None = None
     skipped: list[int] = field(default_factory=lambda: [0, 0])
     shown: list[int | None] = field(default_factory=list)
     last_duration: int = 0
@@ -56,11 +58,12 @@ class _Seen:
 
 def describe(source: str | BinaryIO, name: str) -> Description:
     """Read the whole file once. MediaError where it cannot be opened; damage further on is listed, not raised."""
-    declared_bytes, cut = matroska_bytes(source), gif_is_cut(source)
+    declared_bytes, cut, edits = matroska_bytes(source), gif_is_cut(source), edited_until(source)
     with open_media(source, name) as container:
         seen = {stream.index: _Seen() for stream in container.streams}
         for video in container.streams.video:
             seen[video.index].chroma_location = read_header(container, video.index).chroma_location
+            seen[video.index].edited_until_s = edits.get(video.id)
         damage = [*_read(container, source, seen)]
         last_end_s = max((s.end_s for s in seen.values()), default=0.0)
         for video in container.streams.video:
@@ -244,7 +247,7 @@ def _times(stream: VideoStream, seen: _Seen, container: str, notes: list[str], d
         notes += [f"stream {stream.index}: {guess}" for guess in exact.guesses]
         shown = [int(time) for time in exact.pts]
     last = seen.last_duration or (shown[-1] - shown[-2] if len(shown) > 1 else round(frame_ticks))
-    last = last if seen.is_short else last_duration(container, stream, shown[-1], last)
+    last = last if seen.is_short else last_duration(container, stream, shown[-1], last, seen.edited_until_s)
     return shown, shown[-1] + max(1, last)
 
 

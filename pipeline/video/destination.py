@@ -22,6 +22,7 @@ from pipeline.video.probe import choose_video_stream, open_media
 FOLDER_PATTERN = "%06d.png"
 PICTURES_ONLY = {"image2": "png", "gif": "gif"}  # formats that hold nothing but one video stream, with its codec
 PUBLISHING = "publishing"  # in the work folder: what lies at the destination without a report is of this job
+WORK_KEYS = re.compile(rf"{PUBLISHING}$|probe-|scratch/|[0-9a-f]{{16}}/")  # what a work folder holds
 
 
 class Destination(Protocol):
@@ -37,8 +38,8 @@ class Destination(Protocol):
     def holds(self, report: dict[str, Any]) -> bool:
         """Whether the result that a report tells of is still there."""
 
-    def in_the_way(self) -> str:
-        """What is there and would be replaced, whoever made it; "" for nothing."""
+    def in_the_way(self, report: dict[str, Any] | None) -> str:
+        """What would be replaced and is not, or is no more, what the report there tells of; "" for nothing."""
 
     def publish(self, made: Path, report: dict[str, Any], work: Store) -> None:
         """Put the result of this path and its report in place."""
@@ -100,10 +101,26 @@ def finished_report(destination: Destination, job_id: str) -> dict[str, Any] | N
     return report if report and report.get("job") == job_id and destination.holds(report) else None
 
 
+def work_of(destination: Destination) -> Store:
+    """The folder for the state of a job until its result is there."""
+    return Store(f"{destination.store.url}/{destination.name}.swinir")
+
+
 def refuse_foreign(destination: Destination, work: Store, overwrite: bool) -> None:
-    """Never write over a file that this program did not make."""
-    found = "" if overwrite else destination.in_the_way()
-    if found and read_report(destination.store, destination.name) is None and not work.exists(PUBLISHING):
+    """Never write over a file that this program did not make, or that was changed since, nor delete one in the work folder."""
+    folder = local_path(work.url)
+    if folder is not None and Path(folder).is_file():
+        raise ConfigError(f"{work.url} is a file, where this job would keep its state; move it, or choose another destination")
+    if foreign := next((key for key in work.list() if not WORK_KEYS.match(key)), None):
+        raise ConfigError(f"{work.url_of(foreign)} was not made by this program; move it, or choose another destination")
+    if overwrite or work.exists(PUBLISHING):
+        return
+    report, name = read_report(destination.store, destination.name), report_name(destination.name)
+    if not (report and "job" in report) and destination.store.exists(name):
+        raise ConfigError(
+            f"{destination.store.url_of(name)} is no report of this program; pass --overwrite or choose another name"
+        )
+    if found := destination.in_the_way(report):
         raise ConfigError(f"{found} exists and was not made by this program; pass --overwrite or choose another name")
 
 
@@ -122,11 +139,11 @@ class OneFile:
     def holds(self, report: dict[str, Any]) -> bool:
         return self.store.exists(self.name) and self.store.size_bytes(self.name) == report.get("size_bytes")
 
-    def in_the_way(self) -> str:
-        return self.url if self.store.exists(self.name) else ""
+    def in_the_way(self, report: dict[str, Any] | None) -> str:
+        return self.url if self.store.exists(self.name) and not (report and self.holds(report)) else ""
 
     def publish(self, made: Path, report: dict[str, Any], work: Store) -> None:
-        # The report first: a result without one would be taken for somebody else's file.
+        work.write(PUBLISHING, b"")
         write_report(self, report)
         self.store.upload(made, self.name)
 
@@ -169,8 +186,8 @@ class FrameFiles:
         whole = all(self.image_name(number) in found for number in range(1, count + 1)) and len(found) == count + 1
         return whole and sum(found.values()) == report.get("size_bytes")
 
-    def in_the_way(self) -> str:
-        return next((f"{self.folder}/{name}" for name, _, ours in self._found() if ours or self.prefix), "")
+    def in_the_way(self, report: dict[str, Any] | None) -> str:
+        return "" if report else next((f"{self.folder}/{name}" for name, _, ours in self._found() if ours or self.prefix), "")
 
     def publish(self, made: Path, report: dict[str, Any], work: Store) -> None:
         work.write(PUBLISHING, b"")
@@ -204,9 +221,9 @@ def check_places(source: str, url: str) -> None:
             # Two patterns in one folder are at peace as long as no name fits both.
             if not destination.prefix and PLACE.split(file_name(source))[::2] != PLACE.split(destination.pattern)[::2]:
                 written = ""
-    if read == written:
-        raise ConfigError(f"{url} is the source itself; choose another destination")
     path = local_path(url)
+    if read == written or (path is not None and written and os.path.realpath(read) == os.path.realpath(written)):
+        raise ConfigError(f"{url} is the source itself; choose another destination")
     if path is not None and not Path(path).parent.is_dir():
         raise ConfigError(f"{Path(path).parent} is not a folder; create it first")
 

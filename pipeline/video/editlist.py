@@ -1,18 +1,22 @@
-"""Priming of sound that starts late, hidden in a finished mp4: FFmpeg's muxer hides only what comes before time zero.
+"""What FFmpeg does not do for edit lists: tell when they end, and hide the priming of sound that starts late.
+
+Its muxer hides only what comes before time zero.
 
 ISO 14496-12, 8.6.6: a first edit without media says when a track starts, the second from which of its media on it is shown.
 """
 
 from __future__ import annotations
 
+import io
 import mmap
 import struct
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from pipeline.errors import OutputError
+from pipeline.video.truncation import from_start
 
 
 class Box(NamedTuple):
@@ -32,6 +36,48 @@ class Number(NamedTuple):
 
     def write(self, data: bytearray, value: int) -> None:
         data[self.at : self.at + self.size] = value.to_bytes(self.size, "big")
+
+
+def edited_until(source: str | BinaryIO) -> dict[int, Fraction]:
+    """By the number of the track, when its edit list ends, in seconds of its presentation; tracks without a length left out.
+
+    Nothing where this is no mp4, or its index is not to be read. The position of an open file is left at its start.
+    """
+    with from_start(source) as file:
+        data = bytearray(_index(file))
+    whole = Box(b"", 0, len(data))
+    found = {}
+    try:
+        movie = _one(data, whole, b"mvhd")
+        ticks = Number(movie.content + (20 if data[movie.content] else 12), 4).read(data)
+        for trak in (box for box in boxes(data, 0, len(data)) if box.kind == b"trak"):
+            header = _one(data, trak, b"tkhd")
+            number = Number(header.content + (20 if data[header.content] else 12), 4).read(data)
+            edits = _one(data, _one(data, trak, b"edts"), b"elst") if _has(data, trak, b"edts") else None
+            if edits is not None and ticks:
+                width = 8 if data[edits.content] else 4
+                count = Number(edits.content + 4, 4).read(data)
+                starts = range(edits.content + 8, edits.stop, 2 * width + 4)[:count]
+                found[number] = Fraction(sum(Number(at, width).read(data) for at in starts), ticks)
+    except (OutputError, IndexError):
+        return {}
+    return {number: end for number, end in found.items() if end}
+
+
+def _index(file: BinaryIO) -> bytes:
+    """The content of the moov box."""
+    while len(head := file.read(8)) == 8:
+        size, kind = struct.unpack(">I4s", head)
+        if not kind.isalnum():
+            break
+        if size == 1:
+            size = int.from_bytes(file.read(8), "big") - 8
+        if kind == b"moov":
+            return file.read(size - 8) if size else file.read()
+        if size < 8:
+            break
+        file.seek(size - 8, io.SEEK_CUR)
+    return b""
 
 
 def hide_priming(path: Path, tracks: dict[int, Fraction]) -> None:
@@ -87,6 +133,10 @@ def _one(data: bytearray, inside: Box, kind: bytes) -> Box:
     if found is None:
         raise OutputError(f"the index of the result has no {kind.decode()} box; choose an .mkv destination")
     return found
+
+
+def _has(data: bytearray, inside: Box, kind: bytes) -> bool:
+    return any(box.kind == kind for box in boxes(data, inside.content, inside.stop))
 
 
 def _track_duration(data: bytearray, header: Box) -> Number:

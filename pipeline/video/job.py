@@ -28,6 +28,7 @@ from pipeline.video.destination import (
     finished_report,
     format_of,
     refuse_foreign,
+    work_of,
 )
 from pipeline.video.pictures import size_bytes, verify_pictures, write_pictures
 from pipeline.video.prepare import Prepared, hold_streams, job_digest, prepare
@@ -57,7 +58,7 @@ def upscale_video(
         if done and not config.fresh:
             listener.note(f"{destination} is already complete; --fresh does it again")
             return {**done, "frames_processed": 0, "segments_reused": done["segments"]}
-        work = Store(f"{target.store.url}/{target.name}.swinir")
+        work = work_of(target)
         refuse_foreign(target, work, config.overwrite)
         if config.fresh:
             work.delete_all("")

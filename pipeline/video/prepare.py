@@ -183,9 +183,13 @@ def describe_plan(job: Prepared) -> dict[str, Any]:
 def planned_tile(job: Prepared) -> str:
     """The tiles that workers begin with; those of a cluster choose by their own device."""
     window = job.model.config.window_size if job.model.config else 1
-    kinds = [job.config.device] if job.config.device != "auto" else [choose_device("auto").type]
-    if job.config.device == "auto" and job.config.address:
-        kinds = ["cuda", "cpu"]
+    if job.config.address:
+        kinds = ["cuda", "cpu"] if job.config.device == "auto" else [job.config.device]
+    else:
+        try:
+            kinds = [choose_device(job.config.device).type]
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
     return ", ".join(f"{choose_tile(job.model.tile, torch.device(kind), window)} on {kind}" for kind in kinds)
 
 

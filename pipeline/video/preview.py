@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from pipeline.config import VideoConfig
@@ -17,7 +18,8 @@ from pipeline.errors import ConfigError
 from pipeline.preflight import load_model_spec
 from pipeline.report import Listener
 from pipeline.storage import normal_url
-from pipeline.video.destination import config_for, destination_of, format_of
+from pipeline.video.destination import check_places, config_for, destination_of, format_of, refuse_foreign, work_of
+from pipeline.video.job import refuse_damage
 from pipeline.video.numbering import is_sequence
 from pipeline.video.plan import EncodeSpec
 from pipeline.video.prepare import Prepared, describe_plan, hold_streams, job_digest, prepare
@@ -28,13 +30,22 @@ from swinir.colour import planes_to_rgb
 from swinir.resize import resample, resize
 from swinir.upscaler import Upscaler
 
+SOFTWARE = "swinir video --preview"
+SIGNED = PngInfo()
+SIGNED.add_text("Software", SOFTWARE)
+
 
 def plan_only(source: str, destination: str, config: VideoConfig, listener: Listener) -> Prepared:
-    """Everything up to the first frame; nothing is written."""
+    """Everything up to the first frame; nothing is written. Raises ConfigError and MediaError as ``upscale_video`` does."""
+    check_places(source, destination)
+    target = destination_of(destination)
     config = config_for(config, format_of(destination), destination)
     held = hold_streams(source, destination, config)
     model = load_model_spec(config)
-    return prepare(source, destination, config, held, model, job_digest(source, config, model), None, listener)
+    refuse_foreign(target, work_of(target), config.overwrite)
+    job = prepare(source, destination, config, held, model, job_digest(source, config, model), None, listener)
+    refuse_damage(job)
+    return job
 
 
 def write_preview(job: Prepared, num_frames: int) -> dict[str, Any]:
@@ -42,6 +53,9 @@ def write_preview(job: Prepared, num_frames: int) -> dict[str, Any]:
     destination = destination_of(job.destination)
     if is_sequence(job.source) and normal_url(job.source) == normal_url(destination.store.url):
         raise ConfigError(f"{job.destination}: its preview would lie among the images of the source; name another folder")
+    key = f"{PurePosixPath(destination.name).stem}.preview.png"
+    if not job.config.overwrite and destination.store.exists(key) and not is_preview(destination.store.read(key)):
+        raise ConfigError(f"{destination.store.url_of(key)} is no preview of this program; move it, or pass --overwrite")
     upscaler = Upscaler.from_spec(job.model, job.config.device)
     pairs = []
     decodable = np.flatnonzero(~job.pictures.repeated)
@@ -58,11 +72,19 @@ def write_preview(job: Prepared, num_frames: int) -> dict[str, Any]:
         )
         _, planes = next(frames)
         pairs.append(before_and_after(planes_to_rgb(planes, job.plan.source_layout), upscaler, job.plan.encode))
-    key = f"{PurePosixPath(destination.name).stem}.preview.png"
     png = io.BytesIO()
-    Image.fromarray(np.concatenate(pairs)).save(png, "PNG")
+    Image.fromarray(np.concatenate(pairs)).save(png, "PNG", pnginfo=SIGNED)
     destination.store.write(key, png.getvalue())
     return describe_plan(job) | {"preview": destination.store.url_of(key)}
+
+
+def is_preview(data: bytes) -> bool:
+    """Whether ``write_preview`` made this file, by what it wrote into it."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.info.get("Software") == SOFTWARE
+    except OSError:
+        return False
 
 
 def before_and_after(rgb: Tensor, upscaler: Upscaler, encode: EncodeSpec) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -23,6 +23,7 @@ from pipeline.video.clock import WRAPPING, StreamClock, jump_lines, pause_lines,
 from pipeline.video.combing import CombMeter
 from pipeline.video.cropping import window_of
 from pipeline.video.decoder import decoder_for
+from pipeline.video.editlist import edited_until
 from pipeline.video.frames import checksum
 from pipeline.video.header import Header, read_header
 from pipeline.video.info import VideoInfo
@@ -47,6 +48,7 @@ class _Scan:
     last_end_s: float = 0.0
     declared_bytes: int | None = None  # of a Matroska file
     is_cut: bool = False  # of a GIF
+    edited_until_s: Fraction | None = None  # of an mp4
     clocks: dict[int, StreamClock] = field(default_factory=dict)  # of the other streams
     tags: TagMeter = field(default_factory=TagMeter)
     name_at: Callable[[int], str] | None = None  # of an image sequence: which file a byte belongs to
@@ -105,12 +107,13 @@ class _DamagedError(Exception):
 def _probe(
     source: str | BinaryIO, name: str, stream: int | None, on_frame: Callable[[int], None], threads: int
 ) -> tuple[VideoInfo, Timeline]:
-    declared_bytes, cut = matroska_bytes(source), gif_is_cut(source)
+    declared_bytes, cut, edits = matroska_bytes(source), gif_is_cut(source), edited_until(source)
     with open_media(source, name) as container:
         video = choose_video_stream(container, name, stream)
         header = read_header(container, video.index)
         use_threads(video, threads)
         scan = _Scan(name_at=getattr(source, "name_at", None), declared_bytes=declared_bytes, is_cut=cut)
+        scan.edited_until_s = edits.get(video.id)
         for _ in _decode_all(container, video, scan, PacketCheck(video, source)):
             on_frame(scan.timeline.num_frames)
         _note_lost_packets(video, scan)
@@ -228,7 +231,7 @@ def _conclude(
     trust_pts = container.format.name != "avi" or not context.has_b_frames
     builder, last_pts = scan.timeline, max((pts for pts in scan.timeline.pts if pts is not None), default=0)
     if not short and builder.pts[-1] == last_pts:
-        builder.duration[-1] = last_duration(container.format.name, video, last_pts, builder.duration[-1])
+        builder.duration[-1] = last_duration(container.format.name, video, last_pts, builder.duration[-1], scan.edited_until_s)
     try:
         timeline, repairs, guesses = settle(
             builder,

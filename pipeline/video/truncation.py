@@ -51,7 +51,7 @@ def matroska_bytes(source: str | BinaryIO) -> int | None:
 
     The position of an open file is left at its start.
     """
-    with _from_start(source) as file:
+    with from_start(source) as file:
         head = file.read(4096)
     if head[:4] != b"\x1aE\xdf\xa3":
         return None
@@ -67,12 +67,12 @@ def gif_is_cut(source: str | BinaryIO) -> bool:
 
     The position of an open file is left at its start.
     """
-    with _from_start(source) as file:
+    with from_start(source) as file:
         return file.read(6) in (b"GIF87a", b"GIF89a") and _leads_nowhere(file)
 
 
 @contextmanager
-def _from_start(source: str | BinaryIO) -> Iterator[BinaryIO]:
+def from_start(source: str | BinaryIO) -> Iterator[BinaryIO]:
     """A file to be read from its start, which an open one is left at; empty where it cannot be opened: FFmpeg will say why."""
     if isinstance(source, str):
         try:
@@ -117,15 +117,17 @@ def _vint(data: bytes, at: int) -> tuple[int, int | None]:
     return at + length, None if value == (1 << 7 * length) - 1 else value
 
 
-def last_duration(container_name: str, video: VideoStream, last_pts: int, own: int) -> int:
+def last_duration(container_name: str, video: VideoStream, last_pts: int, own: int, edited_until_s: Fraction | None) -> int:
     """Ticks that the last frame, at ``last_pts``, is shown; ``own`` are those that its packet states, or 0.
 
     Matroska keeps no durations of frames but says when the track ends; those of an mp4 are steps of decoding, and tell nothing
-    of the frame shown last where frames are reordered, but an edit list or the track's header does.
+    of the frame shown last where frames are reordered, nor does their sum. But its edit list does, ``edited_until_s``.
     """
     assert video.time_base is not None
     names, end = container_name.split(","), None
-    if "mp4" in names and video.duration and video.start_time is not None:
+    if edited_until_s:
+        end = round(edited_until_s / video.time_base)
+    elif "mp4" in names and video.duration and video.start_time is not None:
         end = video.start_time + video.duration
     elif "matroska" in names and (seconds := clock_seconds(video.metadata.get("DURATION", ""))):
         end = round(seconds / video.time_base)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 
 from jobs import cli
 from tests.media import numbers, payloads, write_video
@@ -149,6 +150,29 @@ def test_dry_run_shows_the_plan_and_writes_nothing(swinir, clip):
     for words in ("64x48 -> 128x96", "60", "libx264 yuv420p", "1 audio aac: copy", "256 on cpu"):
         assert words in ended.out
     assert os.listdir(clip.parent) == ["in.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("out.mkv", "--preview", "2"), "give one of them"),
+        (("in.mp4",), "is the source itself"),
+        (("notes.mkv",), "was not made by this program"),
+        (("none/out.mkv",), "is not a folder"),
+        pytest.param(
+            ("out.mkv", "--device", "cuda"),
+            "no CUDA device",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU"),
+        ),
+    ],
+)
+def test_dry_run_refuses_what_the_job_would(swinir, clip, monkeypatch, options, message):
+    monkeypatch.chdir(clip.parent)
+    Path("notes.mkv").write_text("precious")
+    ended = swinir("video", "in.mp4", *options, *FAST, "--dry-run")
+    assert ended.code == 2
+    assert message in ended.err
+    assert sorted(os.listdir()) == ["in.mp4", "notes.mkv"]
 
 
 @pytest.mark.parametrize(

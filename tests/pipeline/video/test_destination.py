@@ -155,6 +155,67 @@ def test_the_source_itself_is_never_replaced(tmp_path: Path, job) -> None:
     assert len(os.listdir(source)) == 3
 
 
+def test_the_source_is_found_behind_a_link_to_its_folder(tmp_path: Path, job) -> None:
+    (tmp_path / "real").mkdir()
+    source = write_video(tmp_path / "real" / "in.mkv", 3)
+    (tmp_path / "link").symlink_to("real")
+    before = source.read_bytes()
+    for read, destination in ((source, tmp_path / "link/in.mkv"), (tmp_path / "link/in.mkv", source)):
+        with pytest.raises(ConfigError, match="is the source itself"):
+            job(read, destination, overwrite=True)
+    assert source.read_bytes() == before
+
+
+def test_a_file_that_took_the_place_of_a_result_is_not_replaced(tmp_path: Path, job) -> None:
+    source, out = write_video(tmp_path / "in.mkv", 3), tmp_path / "out.mkv"
+    job(source, out)
+    out.write_bytes(b"precious")
+    with pytest.raises(ConfigError, match=r"out\.mkv exists and was not made by this program; pass --overwrite"):
+        job(source, out, crf=30)
+    assert out.read_bytes() == b"precious"
+    job(source, out, crf=30, overwrite=True)
+    job(source, out, crf=31)  # ours again
+
+    report = tmp_path / "out.mkv.report.json"
+    report.write_text('{"my": "thing"}')
+    out.unlink()
+    with pytest.raises(ConfigError, match=r"report\.json is no report of this program"):
+        job(source, out)
+    assert report.read_text() == '{"my": "thing"}'
+
+
+def test_a_job_that_was_killed_between_report_and_result_goes_on(tmp_path: Path, job, monkeypatch) -> None:
+    source, out = write_video(tmp_path / "in.mkv", 3), tmp_path / "out.mkv"
+    job(source, out)
+    upload = Store.upload
+
+    def killed(self: Store, local: Path, key: str) -> None:
+        if key == "out.mkv":
+            raise StoppedError
+        upload(self, local, key)
+
+    monkeypatch.setattr(Store, "upload", killed)
+    with pytest.raises(StoppedError):
+        job(source, out, crf=30)
+    monkeypatch.undo()
+    assert job(source, out, crf=30)["segments_reused"] == 1
+    assert sorted(os.listdir(tmp_path)) == ["in.mkv", "out.mkv", "out.mkv.report.json"]
+
+
+def test_a_folder_or_file_of_others_is_not_taken_for_the_state_of_a_job(tmp_path: Path, job) -> None:
+    source, work = write_video(tmp_path / "in.mkv", 3), tmp_path / "out.mkv.swinir"
+    work.mkdir()
+    (work / "mine.txt").write_text("precious")
+    with pytest.raises(ConfigError, match=r"mine\.txt was not made by this program; move it"):
+        job(source, tmp_path / "out.mkv", overwrite=True)
+    assert (work / "mine.txt").read_text() == "precious"
+    (work / "mine.txt").rename(tmp_path / "mine.txt")
+    work.rmdir()
+    (tmp_path / "mine.txt").rename(work)
+    with pytest.raises(ConfigError, match="is a file, where this job would keep its state"):
+        job(source, tmp_path / "out.mkv")
+
+
 @pytest.mark.parametrize(
     ("destination", "settings", "said"),
     [

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from pipeline.config import VideoConfig
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, MediaError
 from pipeline.video.preview import plan_only, write_preview
+from tests.media import write_video
 from tests.pipeline.video.conftest import Listening
 from tests.pipeline.video.test_fields import write_frames
 from tests.pipeline.video.test_geometry import matrix_of, write_turned
@@ -49,6 +50,30 @@ def test_g2_a_second_field_is_previewed_as_the_job_makes_it(tmp_path: Path, job)
     job(source, f"{tmp_path}/out/", deinterlace="bwdif-fields", preset=None)
     made = [np.asarray(Image.open(tmp_path / f"out/{number:06d}.png")) for number in range(2, 10)]
     assert np.array_equal(shown[:, shown.shape[1] // 2 :], np.concatenate(made))
+
+
+def test_a_preview_replaces_a_preview_and_nothing_else(tmp_path: Path) -> None:
+    source = write_video(tmp_path / "in.mkv", 3)
+    for _ in range(2):
+        previewed(source, tmp_path / "out.mkv")
+    picture = tmp_path / "out.preview.png"
+    Image.new("L", (2, 2)).save(picture)
+    before = picture.read_bytes()
+    with pytest.raises(ConfigError, match=r"out\.preview\.png is no preview of this program"):
+        previewed(source, tmp_path / "out.mkv")
+    assert picture.read_bytes() == before
+    previewed(source, tmp_path / "out.mkv", overwrite=True)
+
+
+def test_a_damaged_source_is_previewed_only_where_the_job_would_go_on(tmp_path: Path) -> None:
+    source = write_video(tmp_path / "in.mp4", 40, codec="libx264")
+    data = bytearray(source.read_bytes())
+    middle = data.index(b"mdat") + 2000
+    data[middle : middle + 200] = bytes(200)
+    source.write_bytes(data)
+    with pytest.raises(MediaError, match="--on-decode-error repeat goes on"):
+        previewed(source, tmp_path / "out.mkv")
+    previewed(source, tmp_path / "out.mkv", on_decode_error="repeat")
 
 
 def test_g2_a_preview_never_joins_the_images_of_its_source(tmp_path: Path) -> None:
