@@ -38,7 +38,7 @@ def compare(source: Description, result: Description) -> list[Check]:
         if pair.source.hashes and not (pair.source.picture and pair.source.hashes != pair.result.hashes):
             checks += _payload(pair)
         shows_another = bool(first) and pair.source.type == "video" and pair.result.index not in first
-        checks += [*_labels(pair, shows_another, source.tags, result.tags)]
+        checks += [*_labels(pair, shows_another, source.tags, result.tags, result.container)]
     checks += [Check(f"{s.type} {s.index}", "lost", f"{s.codec}, {s.language}: not in the result") for s in lost]
     checks += [Check(f"{s.type}", "differs", f"{s.codec}, {s.language}: in the result alone, stream {s.index}") for s in extra]
     return checks
@@ -167,6 +167,8 @@ def _colour(name: str, old: Picture, new: Picture) -> Iterator[Check]:
     stated = converted or (new.color_space == guess != guessed_matrix(new.width, new.height))
     for what in ("color_space", "color_primaries", "color_trc"):
         a, b = (None if code == UNSPECIFIED else code for code in (getattr(old, what), getattr(new, what)))
+        if what == "color_space" and a == 0 and old.chroma != (0, 0):
+            a = None  # RGB, which has no coarser chroma: a mistake, and the job takes it for nothing said
         if what == "color_space" and new.kind in ("rgb", "gray"):
             yield Check(f"{name} matrix", "n/a", f"{new.kind} has none")
             continue
@@ -229,7 +231,9 @@ def _payload(pair: Pair) -> Iterator[Check]:
         yield equal_check(f"{pair.name} priming", source.skipped_samples, result.skipped_samples)
 
 
-def _labels(pair: Pair, shows_another: bool, of_source: dict[str, str], of_result: dict[str, str]) -> Iterator[Check]:
+def _labels(
+    pair: Pair, shows_another: bool, of_source: dict[str, str], of_result: dict[str, str], container: str
+) -> Iterator[Check]:
     """``shows_another``: another video of the result is the upscaled one, and its default; then the tags of both files.
 
     What a stream says as its file does is kept where the result's file says it.
@@ -242,16 +246,17 @@ def _labels(pair: Pair, shows_another: bool, of_source: dict[str, str], of_resul
     for tag in ("filename", "mimetype"):
         if source.tag(tag):
             yield kept_check(f"{pair.name} {tag}", source.tag(tag), result.tag(tag))
-    yield _disposition(
-        f"{pair.name} disposition", source.disposition, result.disposition, shows_another and source.type == "video"
-    )
+    shows_another = shows_another and source.type == "video"
+    yield _disposition(f"{pair.name} disposition", source.disposition, result.disposition, shows_another, container)
     old, new = ({k: v for k, v in s.tags.items() if k.lower() not in OWN_TAGS | COMPARED} for s in pair)
     common = {k.lower(): v for k, v in of_source.items()}.items() & {k.lower(): v for k, v in of_result.items()}.items()
     yield _tags(f"{pair.name} tags", old, new | {k: v for k, v in old.items() if (k.lower(), v) in common and k not in new})
 
 
-def _disposition(name: str, old: tuple[str, ...], new: tuple[str, ...], shows_another: bool) -> Check:
-    """An mp4 always plays the first stream of a kind, so it calls it the default."""
+def _disposition(name: str, old: tuple[str, ...], new: tuple[str, ...], shows_another: bool, container: str) -> Check:
+    """An mp4 always plays the first stream of a kind, so it calls it the default; a transport stream has no word for that."""
+    if container == "mpegts" and set(old) - set(new) == {"default"}:
+        return Check(name, "n/a", "a transport stream names no default")
     if shows_another and set(old) - set(new) == {"default"}:
         return Check(name, "ok", f"{as_text(new or None)}; the upscaled video is the default one")
     if set(new) - set(old) == {"default"} and set(old) <= set(new):

@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 from pipeline.video.clock import WRAPPING
 from pipeline.video.description import Description, Picture, StreamDescription
 from pipeline.video.editlist import edited_until
+from pipeline.video.frames import is_transparent
 from pipeline.video.hdr import content_light, mastering_display
 from pipeline.video.header import UNSTATED, read_header
 from pipeline.video.integrity import PacketCheck
@@ -40,6 +41,7 @@ class _Seen:
     num_packets: int = 0  # with those that hold nothing
     end_s: float = 0.0
     is_short: bool = False
+    transparent: bool = False
     edited_until_s: Fraction | None = None
     skipped: list[int] = field(default_factory=lambda: [0, 0])
     shown: list[int | None] = field(default_factory=list)
@@ -187,6 +189,7 @@ def _note_frame(frame: Any, codec: str, state: _Seen) -> None:  # noqa: ANN401  
         state.first = frame
     state.shown.append(frame.pts)
     state.last_duration = frame.duration or 0
+    state.transparent = state.transparent or is_transparent(frame)
     state.num_interlaced += bool(frame.interlaced_frame)
     state.num_damaged += bool(frame.is_corrupt)
     state.formats[frame.width, frame.height, frame.format.name] = None
@@ -265,7 +268,7 @@ def _picture(stream: Stream, first: av.VideoFrame, seen: _Seen) -> Picture:
         depth=max(component.bits for component in components),
         chroma=(chroma[0].bit_length() - 1, chroma[1].bit_length() - 1),
         kind=kind,
-        alpha=any(c.is_alpha for c in form.components) or stream.metadata.get("alpha_mode") == "1",
+        alpha=seen.transparent or stream.metadata.get("alpha_mode") == "1",
         rate=stream.guessed_rate or stream.average_rate,
         sample_aspect_ratio=stream.sample_aspect_ratio or None,  # type: ignore[attr-defined]
         display_matrix=display_matrix(side_data(first, context.name)),

@@ -18,6 +18,8 @@ from typing import BinaryIO, NamedTuple
 from pipeline.errors import OutputError
 from pipeline.video.truncation import from_start
 
+MOST_BYTES = 1 << 28  # of an index that is read: that of weeks of video
+
 
 class Box(NamedTuple):
     kind: bytes
@@ -59,7 +61,7 @@ def edited_until(source: str | BinaryIO) -> dict[int, Fraction]:
                 count = Number(edits.content + 4, 4).read(data)
                 starts = range(edits.content + 8, edits.stop, 2 * width + 4)[:count]
                 found[number] = Fraction(sum(Number(at, width).read(data) for at in starts), ticks)
-    except (OutputError, IndexError):
+    except (OutputError, IndexError, struct.error):
         return {}
     return {number: end for number, end in found.items() if end}
 
@@ -73,7 +75,7 @@ def _index(file: BinaryIO) -> bytes:
         if size == 1:
             size = int.from_bytes(file.read(8), "big") - 8
         if kind == b"moov":
-            return file.read(size - 8) if size else file.read()
+            return file.read(min(size - 8, MOST_BYTES) if size else MOST_BYTES)
         if size < 8:
             break
         file.seek(size - 8, io.SEEK_CUR)

@@ -31,6 +31,7 @@ class SampleClock:
 
     def __init__(self, stream: AudioStream) -> None:
         self._rate, self._frame_size = stream.codec_context.sample_rate, frame_size(stream)
+        self._ends_short = stream.codec_context.name == "flac"  # whose last packet holds what is left
         self._next: int | None = None
         self._length = 0
 
@@ -39,11 +40,14 @@ class SampleClock:
         samples_per_tick = packet.time_base * self._rate
         time = packet.pts if packet.pts is not None else packet.dts
         assert time is not None
-        stated = round(time * samples_per_tick)
+        began = round(time * samples_per_tick)
         before, after = skipped_samples(packet)
         expected = -before if self._next is None and before else self._next
-        start = stated if expected is None or abs(expected - stated) > samples_per_tick else expected
-        length = self._frame_size or round((packet.duration or 0) * samples_per_tick)
+        start = began if expected is None or abs(expected - began) > samples_per_tick else expected
+        stated = round((packet.duration or 0) * samples_per_tick)
+        length = self._frame_size or stated
+        if self._ends_short and 0 < stated < length - samples_per_tick:
+            length = stated
         if after:  # the last packet's duration leaves them out, or does not
             length = self._length or length
         packet.time_base = Fraction(1, self._rate)

@@ -36,7 +36,13 @@ def output_size(source: OutputSize, model_scale: int, config: VideoConfig, turne
     else:
         return native
     multiple = 1 if config.codec in ("ffv1", *PICTURE_CODECS) else 2
-    size = OutputSize(nearest_multiple(wanted[0], multiple), nearest_multiple(wanted[1], multiple), shown)
+    sides = [nearest_multiple(length, multiple) for length in wanted]
+    if config.fit is not None:
+        box = config.fit_box[::-1] if turned else config.fit_box
+        sides = [min(side, max(multiple, most // multiple * multiple)) for side, most in zip(sides, box, strict=True)]
+    size = OutputSize(sides[0], sides[1], shown)
+    if config.height is not None and config.height % multiple:
+        guesses.append(f"a height of {config.height} is odd, which {config.codec} cannot store; it is {sides[not turned]}")
     if size.width * size.height > native.width * native.height:
         guesses.append(
             f"{size.width}x{size.height} is more than the model's {native.width}x{native.height}; "

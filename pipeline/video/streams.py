@@ -92,7 +92,7 @@ class Opening:
 
 def read_openings(container: InputContainer, limit: int = 2000) -> dict[int, Opening]:
     """The first packets of cover art and of sound that may be primed, where they are among the file's first ``limit``."""
-    wanted = {s.index for s in container.streams if is_cover(s) or codec_of(s) in DELAYED}
+    wanted = {s.index for s in container.streams if is_cover(s) or codec_of(s) in (*DELAYED, "opus")}
     found: dict[int, Opening] = {}
     if not wanted:
         return found
@@ -280,7 +280,10 @@ def tag_options(container_format: str, container: InputContainer, plans: Iterabl
 def lost_tags(
     result: InputContainer, container: InputContainer, plans: Iterable[StreamPlan], container_format: str
 ) -> list[str]:
-    """What of tags and chapters the result does not hold, a line for the file and for each stream."""
+    """What of tags, dispositions and chapters the result does not hold, a line for the file and for each stream.
+
+    Which stream is the default is another matter: players take the first where nobody says.
+    """
     lines = []
     found = found_again(result, plans)
     pairs: list[tuple[str, Stream | InputContainer, Stream | InputContainer]] = [("the file", container, result)]
@@ -289,6 +292,11 @@ def lost_tags(
         kept = {key.lower() for key in kept_tags(made, "mp4")}
         if lost := [key for key in telling_tags(source, container) if key.lower() not in kept]:
             lines.append(f"tags of {what} that {container_format} cannot hold: {', '.join(lost)}")
+    for index, stream in found.items():
+        missing = container.streams[index].disposition & ~stream.disposition
+        names = [flag.name for flag in Disposition if flag & missing and flag.name and flag != Disposition.default]
+        if names:
+            lines.append(f"stream {index} is no more called what {container_format} cannot say: {', '.join(names)}")
     if len(result.chapters()) < len(container.chapters()):
         lines.append(f"chapters that {container_format} cannot hold: {len(container.chapters())}")
     return lines

@@ -94,6 +94,17 @@ def test_sound_that_moved_against_the_picture_is_found(source: Path, described: 
     assert found["audio 1 packets"] == "differs"
 
 
+def test_results_that_are_as_they_should_be_pass(tmp_path: Path, job) -> None:
+    """An opaque channel that went, a matrix that was a mistake, and the transparent colour that every GIF has."""
+    opaque = write_video(tmp_path / "opaque.mkv", 3, codec="ffv1", pix_fmt="bgra")
+    wrong = write_video(tmp_path / "wrong.mkv", 3, codec="ffv1", tags={"colorspace": 0})
+    for source, destination in ((opaque, "out.mp4"), (wrong, "out.mkv"), (opaque, "out.gif")):
+        result = tmp_path / destination
+        job(source, result, **({"preset": None} if destination == "out.gif" else {}))
+        found = failed(compare(describe(str(source), ""), describe(str(result), "")))
+        assert not {"video 0 alpha", "video 0 matrix"} & found.keys(), destination
+
+
 def on_video(**changes: object) -> Callable[[Description], Description]:
     return lambda d: replace(d, streams=(replace(d.streams[0], **changes), *d.streams[1:]))
 

@@ -39,6 +39,7 @@ NTSC_WIDE, PAL_WIDE = "32/27", "64/45"
         ((853, 479, None), {"scale": 1.5}, (1280, 718, None)),
         ((853, 479, None), {"scale": 1.5, "codec": "ffv1"}, (1280, 719, None)),
         ((96, 64, None), {"fit": "101x77", "codec": "png"}, (101, 67, None)),
+        ((64, 48, None), {"fit": "101x77"}, (100, 76, None)),
     ],
 )
 def test_sizes_people_ask_for(source, settings, expected) -> None:
@@ -48,6 +49,25 @@ def test_sizes_people_ask_for(source, settings, expected) -> None:
 def test_a_picture_on_its_side_is_measured_as_it_is_shown() -> None:
     assert output_size(OutputSize(1280, 720, None), 2, VideoConfig(height=1920), True, []) == (1920, 1080, None)
     assert output_size(OutputSize(1280, 720, None), 2, VideoConfig(fit="3840x2160"), True, []) == (2160, 1216, None)
+
+
+@given(*[st.integers(16, 2000)] * 4, st.booleans())
+def test_a_picture_fits_into_its_box(width, height, box_width, box_height, turned) -> None:
+    config = VideoConfig(fit=f"{box_width}x{box_height}")
+    size = output_size(OutputSize(width, height, None), 2, config, turned, [])
+    shown = (size.height, size.width) if turned else (size.width, size.height)
+    assert shown[0] <= box_width
+    assert shown[1] <= box_height
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_an_odd_height_is_said(turned: bool) -> None:
+    guesses: list[str] = []
+    output_size(OutputSize(64, 48, None), 4, VideoConfig(height=97, codec="ffv1"), turned, guesses)
+    assert guesses == []
+    output_size(OutputSize(64, 48, None), 4, VideoConfig(height=97), turned, guesses)
+    assert "a height of 97 is odd" in guesses[0]
+    assert guesses[0].endswith("it is 98")
 
 
 def test_more_than_the_model_gives_is_said() -> None:

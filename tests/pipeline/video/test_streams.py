@@ -157,6 +157,25 @@ def test_d6_tags_that_the_container_cannot_hold_are_listed(tmp_path: Path, job) 
     assert job(source, tmp_path / "out.mkv")["warnings"] == []
 
 
+def test_d6_what_a_container_cannot_call_a_stream_is_listed(tmp_path: Path, job) -> None:
+    forced = Disposition.default | Disposition.comment
+    source = (
+        Builder(tmp_path / "in.mkv").video(10, disposition=Disposition.default).sound("aac", 0.4, disposition=forced).write()
+    )
+    assert "stream 1 is no more called what mov cannot say: comment" in job(source, tmp_path / "out.mov")["warnings"]
+    job(source, tmp_path / "out.ts")
+    checks = compare(*(describe(str(path), "") for path in (source, tmp_path / "out.ts")))
+    assert {check.name: check.status for check in checks}["video 0 disposition"] == "n/a"
+    assert job(source, tmp_path / "out.mkv")["warnings"] == []
+
+
+@pytest.mark.parametrize("codec", ["aac", "libopus"])
+def test_d6_priming_that_a_transport_stream_cannot_hide_is_said(tmp_path: Path, job, codec: str) -> None:
+    source = Builder(tmp_path / "in.mkv").video(10).sound(codec, 0.4).write()
+    said = job(source, tmp_path / "out.ts")["warnings"]
+    assert any("stream 1: its first" in line and "mpegts cannot hide them" in line for line in said)
+
+
 def test_d6_tags_and_chapters_that_images_cannot_hold_are_listed(tmp_path: Path, job) -> None:
     source = Builder(tmp_path / "in.mkv").video(10, title="Hauptfilm").chapters().tags(title="Ein Film").write()
     for destination in (tmp_path / "out.gif", f"{tmp_path}/out/"):

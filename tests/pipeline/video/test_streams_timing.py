@@ -102,6 +102,13 @@ def test_d4_times_that_matroska_rounded_are_whole_frames_of_samples_again_in_an_
     assert len(steps) == 1
 
 
+def test_d4_sound_of_flac_is_as_long_in_an_mp4_as_its_samples(tmp_path: Path, job) -> None:
+    source = Builder(tmp_path / "in.mkv").video(6).sound("flac", 0.24).write()
+    job(source, tmp_path / "out.mp4")
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.streams.audio[0].duration * container.streams.audio[0].time_base == Fraction(24, 100)
+
+
 @pytest.mark.parametrize("after", ["mkv", "mp4"])
 @pytest.mark.parametrize("before", ["mkv", "mp4"])
 def test_d5_audio_starting_2_s_late_and_longer_than_the_video(tmp_path: Path, job, before: str, after: str) -> None:

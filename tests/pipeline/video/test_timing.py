@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,14 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.video.assemble import movie_timescale
 from pipeline.video.compare import compare
 from pipeline.video.describe import describe
 from pipeline.video.description import Description
+from pipeline.video.editlist import edited_until
 from tests.media import numbers, times, write_video
 
 CODECS: dict[str, dict[str, Any]] = {
@@ -122,6 +126,34 @@ def test_a1_a_last_frame_that_is_shown_long_stays_so(tmp_path: Path, job, reorde
     video = describe(str(tmp_path / f"out.{suffix}"), "out").streams[0]
     assert video.end is not None
     assert abs((video.end - video.shown[-1]) * video.time_base - Fraction(7, 5)) <= Fraction(1, 1000)
+
+
+LATE = [*range(0, 1200, 40), *range(4160, 16160, 3000)]  # steps of 40 ms, then of 3 s
+
+
+@pytest.mark.parametrize("preset", ["ultrafast", "medium"])
+@pytest.mark.parametrize("between", ["mp4", "mkv"])
+def test_steps_that_grow_at_the_end_make_no_frame_longer(tmp_path: Path, job, between: str, preset: str) -> None:
+    """The sum of an mp4's steps of decoding ends before the last frame is shown, where frames are reordered."""
+    source = write_video(tmp_path / "in.mp4", 34, pts=LATE, time_base=Fraction(1, 1000), options={"bf": "2"})
+    report = job(source, tmp_path / f"between.{between}", preset=preset)
+    job(tmp_path / f"between.{between}", tmp_path / "out.mp4", preset=preset)
+    assert report["video"]["duration_s"] == pytest.approx(13.2)
+    for path in (source, tmp_path / f"between.{between}", tmp_path / "out.mp4"):
+        video = describe(str(path), "").streams[0]
+        assert video.end is not None
+        assert float(video.end * video.time_base) == pytest.approx(13.2)
+    assert untimely(source, tmp_path / "out.mp4") == []
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        stream = container.streams.video[0]
+        assert stream.duration * stream.time_base >= Fraction(132, 10)  # the lesser of its media's length and those steps
+
+
+@given(st.binary(max_size=300), st.sampled_from([b"", b"\0\0\0\x08ftyp", b"\0\0\1\0moov\0\0\0\x20mvhd"]))
+def test_an_index_of_any_bytes_says_nothing_or_something(data: bytes, before: bytes) -> None:
+    file = io.BytesIO(before + data)
+    assert all(end > 0 for end in edited_until(file).values())
+    assert file.tell() == 0
 
 
 def trimmed(source: Path, target: Path, start: Fraction) -> Path:
