@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from swinir.compiled import block_kernel
-from swinir.model import Block, ResidualGroup, SwinIR, SwinIRConfig, shift_masks
+from swinir.model import Block, ResidualGroup, SwinIR, SwinIRConfig
+from swinir.windows import shift_masks
 
 TOKENS = 64  # L of vectors.h
 NO_WEIGHT = -1e9  # among scores

@@ -9,7 +9,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from swinir.model import pad_to_windows, reflected_index
+from swinir.windows import pad_to_windows, reflected_index
 
 Span = tuple[int, int]  # half-open
 

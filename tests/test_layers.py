@@ -43,9 +43,9 @@ ORDER = [
     "video.clock", "video.editlist", "video.fields", "video.matroska", "video.packets", "video.info", "video.integrity",
     "video.probe", "video.quicktime", "video.numbering", "video.sequence", "video.size", "video.turn", "video.colours",
     "video.plan", "video.gif", "video.slices", "video.encode", "video.priming", "video.subtitles", "video.labels",
-    "video.streams", "video.interleave", "video.drymux", "video.description", "video.describe", "video.checks", "video.compare",
-    "video.reader", "video.quality", "video.worn", "video.assemble", "video.destination", "video.pictures", "video.segment",
-    "video.prepare", "video.job", "video.preview", "video.sample", "api",
+    "video.streams", "video.losses", "video.interleave", "video.drymux", "video.description", "video.describe", "video.checks",
+    "video.compare", "video.reader", "video.quality", "video.worn", "video.assemble", "video.destination", "video.pictures",
+    "video.segment", "video.prepare", "video.job", "video.preview", "video.sample", "api",
 ]  # fmt: skip
 
 MODULES = sorted(path.relative_to(ROOT) for top in ALLOWED for path in (ROOT / top).rglob("*.py"))

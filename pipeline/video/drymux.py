@@ -26,6 +26,7 @@ from av.video.stream import VideoStream
 from pipeline.config import VideoConfig
 from pipeline.errors import ConfigError
 from pipeline.video.labels import copy_container_tags, copy_tags
+from pipeline.video.losses import lost_priming, lost_tags
 from pipeline.video.probe import choose_video_stream, open_media
 from pipeline.video.streams import (
     Opening,
@@ -34,7 +35,6 @@ from pipeline.video.streams import (
     codec_of,
     found_again,
     kind_of,
-    lost_tags,
     read_openings,
     tag_options,
 )
@@ -81,16 +81,6 @@ def plan_streams(
     if refusal:
         raise ConfigError(f"{name}: {container_format} cannot hold these streams together: {refusal}; choose .mkv")
     return plans, bench.lost_tags + (lost_priming(plans, openings) if container_format == "mpegts" else [])
-
-
-def lost_priming(plans: list[StreamPlan], openings: dict[int, Opening]) -> list[str]:
-    """A transport stream has no place to say which samples are not to be heard."""
-    counts = {p.index: openings[p.index].num_skipped for p in plans if p.action == "copy" and p.index in openings}
-    return [
-        f"stream {index}: its first {count} samples, which are not to be heard, will be: mpegts cannot hide them"
-        for index, count in counts.items()
-        if count
-    ]
 
 
 class Sample(NamedTuple):

@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 
 from pipeline.errors import ConfigError
 from pipeline.video.encode import configure
-from pipeline.video.labels import copy_tags, is_stale, kept_tags, telling_tags
+from pipeline.video.labels import copy_tags, is_stale
 from pipeline.video.plan import EncodeSpec
 from pipeline.video.priming import DELAYED, SampleClock, counts_samples, delayed, skipped_samples
 from pipeline.video.probe import is_cover
@@ -275,31 +275,6 @@ def tag_options(container_format: str, container: InputContainer, plans: Iterabl
     names_apple = any(key.lower().startswith(APPLE_TAGS) for key in container.metadata)
     covers = any(plan.type == "cover" and plan.has_track for plan in plans)
     return "+use_metadata_tags" if container_format in ("mp4", "mov") and names_apple and not covers else ""
-
-
-def lost_tags(
-    result: InputContainer, container: InputContainer, plans: Iterable[StreamPlan], container_format: str
-) -> list[str]:
-    """What of tags, dispositions and chapters the result does not hold, a line for the file and for each stream.
-
-    Which stream is the default is another matter: players take the first where nobody says.
-    """
-    lines = []
-    found = found_again(result, plans)
-    pairs: list[tuple[str, Stream | InputContainer, Stream | InputContainer]] = [("the file", container, result)]
-    pairs += [(f"stream {index}", container.streams[index], stream) for index, stream in found.items()]
-    for what, source, made in pairs:
-        kept = {key.lower() for key in kept_tags(made, "mp4")}
-        if lost := [key for key in telling_tags(source, container) if key.lower() not in kept]:
-            lines.append(f"tags of {what} that {container_format} cannot hold: {', '.join(lost)}")
-    for index, stream in found.items():
-        missing = container.streams[index].disposition & ~stream.disposition
-        names = [flag.name for flag in Disposition if flag & missing and flag.name and flag != Disposition.default]
-        if names:
-            lines.append(f"stream {index} is no more called what {container_format} cannot say: {', '.join(names)}")
-    if len(result.chapters()) < len(container.chapters()):
-        lines.append(f"chapters that {container_format} cannot hold: {len(container.chapters())}")
-    return lines
 
 
 def found_again(result: InputContainer, plans: Iterable[StreamPlan]) -> dict[int, Stream]:

@@ -9,10 +9,11 @@ import pytest
 import torch
 from tiny import as_tensor, from_golden, network, picture, psnr
 
-from swinir import model as model_module
+from swinir import windows
 from swinir.checkpoint import parameter_shapes
-from swinir.model import SwinIRConfig, window_layout
+from swinir.model import SwinIRConfig
 from swinir.presets import preset
+from swinir.windows import window_layout
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 # The published models, by the names that the goldens have for them.
@@ -102,7 +103,7 @@ def test_a_second_image_of_a_size_builds_no_layout_and_no_mask(small_network, mo
     x = torch.rand(1, 3, 40, 48)
     first = small_network(x)
     misses = window_layout.cache_info().misses
-    monkeypatch.setattr(model_module, "shift_masks", None)
+    monkeypatch.setattr(windows, "shift_masks", None)
     torch.testing.assert_close(small_network(x), first, rtol=0, atol=0)
     assert window_layout.cache_info().misses == misses
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from tiny import as_tensor, network, picture, psnr
 from torch import nn
 
-from swinir.model import pad_to_windows
 from swinir.tiling import blend_weights, blended_bands, overlap_for, plan_axis, plan_tiles, round_up
 from swinir.upscaler import Upscaler
+from swinir.windows import pad_to_windows
 
 windows = st.sampled_from([1, 7, 8])
 
