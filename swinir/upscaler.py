@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import threading
 from collections.abc import Callable
@@ -14,19 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from swinir.blocks import FusedSwinIR, fused
+from swinir.blocks import FusedSwinIR
 from swinir.codes import Pictures, as_floats, to_codes
 from swinir.device import SMALLEST_TILE, choose_device, choose_precision, choose_tile, is_out_of_memory
+from swinir.engines import ways
 from swinir.ensemble import SelfEnsemble
 from swinir.graphs import Recorded
-from swinir.head import with_linear_head
 from swinir.model import SwinIR
 from swinir.reuse import TileMemory
 from swinir.spec import ModelSpec, build_spec, load_spec
 from swinir.tiling import blended_bands, overlap_for, round_up
 from swinir.transfer import placed
 from swinir.triton_blocks import TritonSwinIR
-from swinir.triton_choice import by_triton
 
 # Input pixels that neighbouring tiles share: a body of up to 24 blocks sees less far. With trained lightweight weights 16
 # pixels keep tiled and untiled output about 80 dB apart.
@@ -293,20 +291,3 @@ class Upscaler:
         with self._lock:
             self.nonfinite_tiles += int((~damaged.isfinite().flatten(1).all(dim=1)).sum())
         return output
-
-
-def in_bfloat16(network: SwinIR) -> SwinIR:
-    """A copy with its body in bfloat16, by PyTorch."""
-    return copy.deepcopy(network).set_body_dtype(torch.bfloat16)
-
-
-def ways(network: SwinIR, device: torch.device, precision: str) -> tuple[nn.Module, nn.Module]:
-    """The network in float32, and as it is computed with: the same, or the fastest way in bfloat16."""
-    network = with_linear_head(network)
-    if precision == "fp32":
-        exact = fused(network) if device.type == "cpu" else network
-        return exact, exact
-    if device.type == "cuda":
-        return network, by_triton(network, in_bfloat16(network))
-    faster = fused(network, torch.bfloat16) if device.type == "cpu" else network
-    return network, in_bfloat16(network) if faster is network else faster
