@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.dataset.index import DAMAGED, NUM_READERS
-from pipeline.dataset.listing import is_hidden, list_files
+from pipeline.dataset.listing import list_files
+from pipeline.dataset.walking import is_hidden
 from pipeline.stages import in_parallel
 from pipeline.storage import Store
 

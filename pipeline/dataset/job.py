@@ -15,11 +15,12 @@ from pipeline.config import WEIGHTS_SETTINGS, ImagesConfig
 from pipeline.dataset.card import write_card
 from pipeline.dataset.gone import units_that_lost
 from pipeline.dataset.index import DAMAGED, merge_index, moved_outputs
-from pipeline.dataset.listing import readable, root_of
+from pipeline.dataset.listing import root_of
 from pipeline.dataset.names import INDEX, REPORT, WORK
 from pipeline.dataset.outputs import is_packed, remove_strays
 from pipeline.dataset.planning import CRASHED, mark_of, plan, with_crashed
 from pipeline.dataset.shards import LISTS, read_list
+from pipeline.dataset.walking import readable
 from pipeline.dataset.workload import ROWS, ShardWorkload
 from pipeline.driver import Event, Outcome, RunOptions
 from pipeline.errors import ConfigError, InterruptedRunError, MediaError, OutputError

@@ -8,9 +8,9 @@ from typing import Any
 from pipeline.config import ImagesConfig
 from pipeline.dataset.gone import units_that_lost
 from pipeline.dataset.job import check_places, described, has_failures, refuse_foreign, refuse_other_source
-from pipeline.dataset.listing import readable
 from pipeline.dataset.names import WORK
 from pipeline.dataset.planning import plan
+from pipeline.dataset.walking import readable
 from pipeline.ledger import Ledger
 from pipeline.preflight import load_model_spec
 from pipeline.report import Listener

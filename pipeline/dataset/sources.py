@@ -11,10 +11,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from pipeline.dataset.listing import CONTAINERS, File, is_side_file, list_files, look_at
+from pipeline.dataset.listing import CONTAINERS, is_side_file, list_files, look_at
 from pipeline.dataset.parquet import PictureColumn
 from pipeline.dataset.reading import NoPictureError, is_web, local_url, one_line, opened, place_of, read_bytes, read_range
 from pipeline.dataset.tar import Member, list_members
+from pipeline.dataset.walking import File
 from pipeline.errors import ConfigError, MediaError, OutputError
 from pipeline.stages import in_parallel
 from pipeline.storage import local_path

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
-from pipeline.dataset.listing import is_hidden, is_side_file, readable
+from pipeline.dataset.listing import is_side_file
 from pipeline.dataset.reading import opened
+from pipeline.dataset.walking import is_hidden, readable
 
 PICTURE_ENDINGS = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".avif", ".heic",
