@@ -51,6 +51,9 @@ def empty(folder: Path) -> None:
     foreign = next((path.name for path in folder.glob("*") if not path.name.startswith(("clip", ".clip"))), None)
     if foreign:
         raise ConfigError(f"{folder} holds {foreign}, which no demonstration made; name another folder")
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise ConfigError(f"cannot write {error.filename or folder}: {error.strerror or error}; name another folder") from error

@@ -43,7 +43,7 @@ class Row:
 
 
 def models(json_only: Annotated[bool, typer.Option("--json", help="One JSON line instead of the table.")] = False) -> None:
-    """List the models: task, scale, size, speed, licence, and where the weights are."""
+    """List the models: task, scale, size, speed, and where the weights are; with --json their licences too."""
     from swinir.presets import PRESETS
 
     rows = [describe_preset(preset) for preset in PRESETS.values()]

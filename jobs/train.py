@@ -149,6 +149,8 @@ def train(
     train_config(settings, "cpu")  # refused before any work
     if export and export.is_dir():
         raise ConfigError(f"--export {export} is a folder; name a .safetensors file")
+    if export and not next(parent for parent in export.absolute().parents if parent.exists()).is_dir():
+        raise ConfigError(f"--export {export} lies in no folder, but below a file")
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; name a folder for the run")
     if (val_lr is None) != (val_hr is None):
@@ -165,17 +167,23 @@ def train(
         every=every,
         export=export and export.absolute(),
     )
-    tell = partial(print, flush=True)
-    if not workers:
-        run(device, tell)
-        return
-    from pipeline.driver import RunOptions
-    from pipeline.training import train_on_cluster
+    from pipeline.preflight import lease
 
-    run.out.mkdir(parents=True, exist_ok=True)
-    where = RunOptions(num_workers=workers, device=device, address=address)
-    for line in train_on_cluster(run, run.out / "state.pt", where):
-        tell(line)
+    try:
+        run.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot write in {out}: {error.strerror or error}") from error
+    tell = partial(print, flush=True)
+    with lease(str(run.out)):
+        if not workers:
+            run(device, tell)
+            return
+        from pipeline.driver import RunOptions
+        from pipeline.training import train_on_cluster
+
+        where = RunOptions(num_workers=workers, device=device, address=address)
+        for line in train_on_cluster(run, run.out / "state.pt", where):
+            tell(line)
 
 
 def starting_point(named: str) -> tuple[str, str | None]:

@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError, OutputError
 from pipeline.storage import local_path
+from swinir.device import choose_device
 from swinir.spec import ModelSpec, load_spec
 
 
@@ -27,6 +28,16 @@ def load_model_spec(config: RunConfig) -> ModelSpec:
         )
     except ValueError as error:
         raise ConfigError(" ".join(str(error).split())) from error
+
+
+def refuse_device(config: RunConfig) -> None:
+    """ConfigError where this machine has not the device asked for, and no cluster is to do the work."""
+    if config.address:
+        return
+    try:
+        choose_device(config.device)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 @contextmanager

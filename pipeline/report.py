@@ -21,7 +21,7 @@ PLAIN_INTERVAL_S = 5.0
 
 def software_versions() -> dict[str, str]:
     """The versions of all that a result's bytes depend on."""
-    libraries = {name: metadata.version(name) for name in ("torch", "av", "ray", "numpy")}
+    libraries = {name: metadata.version(name) for name in ("torch", "av", "ray", "numpy", "pillow", "pyarrow")}
     return {"swinir-pipeline": __version__, "python": platform.python_version(), **libraries}
 
 

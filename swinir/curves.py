@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +24,17 @@ def read_log(folder: Path) -> Iterator[Row]:
             yield json.loads(line)
         except json.JSONDecodeError:
             continue
+
+
+def keep_log(folder: Path, last_step: int) -> None:
+    """Leave only whole rows up to a step in the log: what a kill cut short, or logged and did not save, comes again."""
+    path = folder / "log.jsonl"
+    if not path.exists():
+        return
+    rows = [row for row in read_log(folder) if row["step"] <= last_step]
+    part = path.with_suffix(".part")
+    part.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    os.replace(part, path)
 
 
 class Line(NamedTuple):

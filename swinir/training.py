@@ -11,6 +11,7 @@ same steps as one process would do. The first process validates, logs and saves.
 from __future__ import annotations
 
 import copy
+import io
 import json
 import math
 import os
@@ -30,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from swinir.codes import as_floats
-from swinir.curves import Row, plot_curves, read_log
+from swinir.curves import Row, keep_log, plot_curves, read_log
 from swinir.metrics import psnr_ssim_y
 from swinir.model import SwinIR
 from swinir.optimizers import as_run, lay_out, optimizers
@@ -85,6 +86,8 @@ class Trainer:
         if self.rank == 0:
             folder.mkdir(parents=True, exist_ok=True)
         self._resume()
+        if self.rank == 0:
+            keep_log(folder, self.step)
         if config.compile:
             example, _ = self.patches.batch(self.step, config, self.rank, self.num_ranks)
             compile_blocks(self._network, self._forward, as_floats(example.to(device)))
@@ -135,8 +138,10 @@ class Trainer:
             "optimizer": [optimizer.state_dict() for optimizer in self.optimizers],
             "step": self.step,
         }
+        packed = io.BytesIO()
+        torch.save(state, packed)  # into a file on a full disk, PyTorch fails with a riddle
         part = self._state_path.with_suffix(".part")
-        torch.save(state, part)
+        part.write_bytes(packed.getbuffer())
         os.replace(part, self._state_path)
 
     def train_step(self) -> float:

@@ -108,7 +108,7 @@ def moved_outputs(old: Path, new: Path) -> Iterator[tuple[str, str, str | None]]
 
     "" is no place, and None is where the newer index does not have the key.
     """
-    left, right = _outputs(old), _outputs(new)
+    left, right = places(old), places(new)
     other, place = next(right, ("", ""))
     for key, before in left:
         while other and other < key:
@@ -119,7 +119,8 @@ def moved_outputs(old: Path, new: Path) -> Iterator[tuple[str, str, str | None]]
             yield key, before, place
 
 
-def _outputs(path: Path) -> Iterator[tuple[str, str]]:
+def places(path: Path) -> Iterator[tuple[str, str]]:
+    """Of the rows of a file in order, the key and where the result is."""
     return ((row.key, row.output) for row in read_rows(path, ["key", "row", "status", "output"]))
 
 

@@ -14,18 +14,19 @@ from typing import Any
 from pipeline.config import WEIGHTS_SETTINGS, ImagesConfig
 from pipeline.dataset.card import write_card
 from pipeline.dataset.gone import units_that_lost
-from pipeline.dataset.index import DAMAGED, merge_index, moved_outputs
+from pipeline.dataset.index import merge_index
 from pipeline.dataset.listing import root_of
 from pipeline.dataset.names import INDEX, REPORT, WORK
-from pipeline.dataset.outputs import is_packed, remove_strays
+from pipeline.dataset.outputs import remove_strays
 from pipeline.dataset.planning import CRASHED, mark_of, plan, with_crashed
 from pipeline.dataset.shards import LISTS, read_list
+from pipeline.dataset.superseded import superseded
 from pipeline.dataset.walking import readable
 from pipeline.dataset.workload import ROWS, ShardWorkload
 from pipeline.driver import Event, Outcome, RunOptions
 from pipeline.errors import ConfigError, InterruptedRunError, MediaError, OutputError
 from pipeline.ledger import Ledger
-from pipeline.preflight import lease, load_model_spec
+from pipeline.preflight import lease, load_model_spec, refuse_device
 from pipeline.report import Listener, software_versions
 from pipeline.storage import Store, local_path, normal_url
 from pipeline.units import Unit, Workload, digest
@@ -53,12 +54,14 @@ def upscale_images(
     """
     started = time.monotonic()
     check_places(source, destination)
+    refuse_device(config)
     make_folder(destination)
     model = load_model_spec(config)
     out = Store(destination)
     work = Store(out.url_of(WORK))
     with lease(destination, work.url), tempfile.TemporaryDirectory(prefix="swinir-") as scratch:
         ledger = Ledger(work)
+        refuse_no_bucket(out)
         refuse_other_source(work, source, config.overwrite)
         if not config.overwrite:
             refuse_foreign(out, ledger, config.fresh)
@@ -66,6 +69,7 @@ def upscale_images(
             work.delete_all("")
         settings = described(config, model)
         is_new = ledger.begin(settings)
+        is_ours = claim(work, source, config.overwrite)
         ledger.clear_quarantine()
         before = forget_failed(ledger) if config.retry_failed else ledger.committed()
         listener.phase("listing", None)
@@ -74,8 +78,9 @@ def upscale_images(
         except (MediaError, ConfigError):
             if is_new:  # the cure may be another setting
                 ledger.discard()
+            if is_ours:
+                work.delete(SOURCE)
             raise
-        work.write(SOURCE, os.fsencode(normal_url(source)))
         forget_superseded(ledger, out, before, {unit.id for unit in units})
         workload = ShardWorkload(source, config, model, work, out)
         done = run(units, workload, ledger, before, run_units, listener)
@@ -160,6 +165,27 @@ def forget_failed(ledger: Ledger) -> dict[str, dict[str, Any]]:
         ledger.forget(unit_id)
         del records[unit_id]
     return records
+
+
+def refuse_no_bucket(out: Store) -> None:
+    try:
+        next(out.list(), None)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{out.url}: there is no such bucket; create it first") from error
+
+
+def claim(work: Store, source: str, overwrite: bool) -> bool:
+    """Note which archive the results are of, before any other job can; whether that was not noted yet.
+
+    Raises ConfigError where another job was first, with another archive.
+    """
+    noted = os.fsencode(normal_url(source))
+    if overwrite:
+        work.write(SOURCE, noted)
+        return True
+    is_first = work.create_once(SOURCE, noted)
+    refuse_other_source(work, source, overwrite)
+    return is_first
 
 
 def has_failures(record: Mapping[str, Any]) -> bool:
@@ -247,17 +273,11 @@ def finish(
     records = [record for _, record in done]
     index = scratch / INDEX
     counts = merge_index(work, (record["rows"] for record in records), index)
-    removed: list[str] = []
-    if out.exists(INDEX):
-        out.download(INDEX, scratch / "before.parquet")
-        try:
-            for key, before, after in moved_outputs(scratch / "before.parquet", index):
-                if after is None and before:
-                    removed.append(key)
-                elif after is not None and before and not is_packed(before):  # its source is bad now, or results another format
-                    out.delete(before)
-        except DAMAGED:
-            listener.warn(f"the {INDEX} that was there is damaged: results whose source has gone are not named")
+    removed, unwanted, is_whole = superseded(out, work, {record["rows"] for record in records}, index, scratch)
+    if not is_whole:
+        listener.warn(f"the {INDEX} that was there is damaged: results whose source has gone are not named")
+    for key in unwanted:
+        out.delete(key)
     if removed:
         listener.warn(f"{len(removed)} pictures are no longer in the source, {removed[0]} for one")
     out.upload(index, INDEX)

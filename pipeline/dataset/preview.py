@@ -7,12 +7,12 @@ from typing import Any
 
 from pipeline.config import ImagesConfig
 from pipeline.dataset.gone import units_that_lost
-from pipeline.dataset.job import check_places, described, has_failures, refuse_foreign, refuse_other_source
+from pipeline.dataset.job import check_places, described, has_failures, refuse_foreign, refuse_no_bucket, refuse_other_source
 from pipeline.dataset.names import WORK
 from pipeline.dataset.planning import plan
 from pipeline.dataset.walking import readable
 from pipeline.ledger import Ledger
-from pipeline.preflight import load_model_spec
+from pipeline.preflight import load_model_spec, refuse_device
 from pipeline.report import Listener
 from pipeline.storage import Store
 from pipeline.units import digest
@@ -25,10 +25,12 @@ def preview_images(source: str, destination: str, config: ImagesConfig, listener
     Raises ConfigError or MediaError as ``upscale_images`` does.
     """
     check_places(source, destination)
+    refuse_device(config)
     model = load_model_spec(config)
     out = Store(destination)
     work = Store(out.url_of(WORK))
     ledger = Ledger(work)
+    refuse_no_bucket(out)
     refuse_other_source(work, source, config.overwrite)
     if not config.overwrite:
         refuse_foreign(out, ledger, config.fresh)

@@ -15,7 +15,7 @@ from pipeline.config import VideoConfig
 from pipeline.driver import Event, Outcome, RunOptions
 from pipeline.errors import InterruptedRunError, MediaError, OutputError
 from pipeline.ledger import Ledger
-from pipeline.preflight import lease, load_model_spec
+from pipeline.preflight import lease, load_model_spec, refuse_device
 from pipeline.report import Listener, software_versions
 from pipeline.storage import Store, local_path
 from pipeline.units import Unit, Workload, digest
@@ -48,6 +48,7 @@ def upscale_video(
     """
     started = time.monotonic()
     check_places(source, destination)
+    refuse_device(config)
     target = destination_of(destination)
     config = config_for(config, format_of(destination), destination)
     with lease(destination):

@@ -186,10 +186,7 @@ def planned_tile(job: Prepared) -> str:
     if job.config.address:
         kinds = ["cuda", "cpu"] if job.config.device == "auto" else [job.config.device]
     else:
-        try:
-            kinds = [choose_device(job.config.device).type]
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
+        kinds = [choose_device(job.config.device).type]
     return ", ".join(f"{choose_tile(job.model.tile, torch.device(kind), window)} on {kind}" for kind in kinds)
 
 

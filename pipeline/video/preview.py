@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipeline.config import VideoConfig
 from pipeline.errors import ConfigError
-from pipeline.preflight import load_model_spec
+from pipeline.preflight import load_model_spec, refuse_device
 from pipeline.report import Listener
 from pipeline.storage import normal_url
 from pipeline.video.destination import check_places, config_for, destination_of, format_of, refuse_foreign, work_of
@@ -38,6 +38,7 @@ SIGNED.add_text("Software", SOFTWARE)
 def plan_only(source: str, destination: str, config: VideoConfig, listener: Listener) -> Prepared:
     """Everything up to the first frame; nothing is written. Raises ConfigError and MediaError as ``upscale_video`` does."""
     check_places(source, destination)
+    refuse_device(config)
     target = destination_of(destination)
     config = config_for(config, format_of(destination), destination)
     held = hold_streams(source, destination, config)

@@ -24,6 +24,7 @@ from jobs.evaluate import evaluate, published
 from jobs.models import describe_preset, mmacs_per_pixel, models
 from jobs.train import starting_point, train
 from pipeline.errors import ConfigError, MediaError
+from pipeline.preflight import lease
 from swinir.checkpoint import read_checkpoint, to_bytes
 from swinir.evaluation import Task, as_tensor, degraded, published_scores, truth_for
 from swinir.metrics import luma, psnr
@@ -281,6 +282,16 @@ def test_train_refuses_pictures_that_cannot_be_validated_on(folders, tmp_path, l
     validation = ("--val-lr", tmp_path / "small", "--val-hr", tmp_path / "large")
     with pytest.raises(ConfigError, match=message):
         run("train", folders / "hr", tmp_path / "run", "--device", "cpu", *validation)
+
+
+def test_train_refuses_what_it_could_not_end_with(folders, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="lies in no folder, but below a file"):
+        run("train", folders / "hr", tmp_path / "run", "--export", tmp_path / "file" / "x.safetensors")
+    with pytest.raises(ConfigError, match="cannot write in"):
+        run("train", folders / "hr", tmp_path / "file" / "run")
+    with lease(str(tmp_path / "run")), pytest.raises(ConfigError, match="is being made by another running command"):
+        run("train", folders / "hr", tmp_path / "run")
 
 
 def test_train_needs_photographs(tmp_path):

@@ -227,6 +227,21 @@ def test_a_run_that_began_with_other_photographs_or_weights_is_refused(patches, 
         Trainer(CONFIG, patches, tmp_path, CPU, origin="those")
 
 
+def test_the_log_of_a_run_that_was_killed_has_every_step_once(patches, tmp_path):
+    trainer = Trainer(CONFIG, patches, tmp_path, CPU)
+    trainer.run([], lambda row: None, every=1, stop=lambda: trainer.step == 2)
+    log = tmp_path / "log.jsonl"
+    rows = log.read_text()
+    log.write_text(rows + json.dumps({"step": 3, "loss": 9.0}) + '\n{"step": 4, "lo')  # not saved any more; cut short
+    resumed = Trainer(CONFIG, patches, tmp_path, CPU)
+    assert log.read_text() == rows
+    resumed.run([], lambda row: None, every=1)
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [1, *range(3, CONFIG.steps + 1)]
+    (tmp_path / "state.pt").unlink()
+    Trainer(CONFIG, patches, tmp_path, CPU)
+    assert log.read_text() == ""
+
+
 def test_a_state_from_before_a_setting_was_there_goes_on_under_its_default(patches, tmp_path):
     trainer = Trainer(CONFIG, patches, tmp_path, CPU)
     trainer.train_step()

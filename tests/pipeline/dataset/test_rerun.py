@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from pipeline import local
 from pipeline.driver import Outcome
 from pipeline.errors import ConfigError, MediaError
+from pipeline.storage import Store
 from tests.pipeline.dataset.archives import Run, encoded, picture, rows, tree, write_archive
 
 
@@ -84,6 +87,74 @@ def test_what_is_a_result_no_more_goes_from_the_tree(tmp_path: Path, images: Run
     images(tmp_path / "in", tmp_path / "out", format="webp", fresh=True)
     names = {name for name in tree(tmp_path / "out") if name != "0/picture 0.png" and not name.startswith("_")}
     assert names == {row["output"] for row in rows(tmp_path / "out") if row["output"]} | {"README.md", "mine.txt"}
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("output", ["files", "parquet"])
+def test_what_a_killed_run_made_of_sources_that_changed_goes_or_is_named(tmp_path: Path, images: Run, output: str) -> None:
+    write_archive(tmp_path / "in", 12)
+
+    def killed(units: Any, *rest: Any) -> Outcome:
+        local.run_units(units[:4], *rest)
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        images(tmp_path / "in", tmp_path / "out", killed, output=output, shard_rows=3)
+    bad, gone = sorted(path.relative_to(tmp_path / "in") for path in (tmp_path / "in/0").iterdir())[:2]
+    (tmp_path / "in" / bad).write_bytes(b"no picture any more")
+    (tmp_path / "in" / gone).unlink()
+
+    report = images(tmp_path / "in", tmp_path / "out", output=output, shard_rows=3)
+
+    assert report["removed"] == [gone.as_posix()]
+    images(tmp_path / "in", tmp_path / "whole", output=output, shard_rows=3)
+    after = tree(tmp_path / "out")
+    if output == "files":
+        assert after.pop(gone.as_posix())
+    assert after == tree(tmp_path / "whole")
+
+
+def test_a_result_stays_that_another_input_has_by_now(tmp_path: Path, images: Run) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.png").write_bytes(encoded(picture(1)))
+    images(tmp_path / "in", tmp_path / "out", format="webp")
+    place = rows(tmp_path / "out")[0]["output"]
+    (tmp_path / "in/a.png").write_bytes(b"no picture any more")
+    (tmp_path / "in/a.jpg").write_bytes(encoded(picture(2), "JPEG"))
+    images(tmp_path / "in", tmp_path / "out", format="webp")
+    there = {row["output"] for row in rows(tmp_path / "out") if row["output"]}
+    assert all((tmp_path / "out" / name).exists() for name in there)
+    assert (tmp_path / "out" / place).exists() == (place in there)
+
+
+def test_of_two_jobs_at_once_the_first_has_the_destination(tmp_path: Path, images: Run) -> None:
+    """In object stores there are no locks: the second finds what the first noted, however far it has come."""
+    write_archive(tmp_path / "in", 2)
+    work = Store(f"{tmp_path}/out/_swinir")
+    work.create_once("source.txt", str(tmp_path / "other").encode())
+    with pytest.raises(ConfigError, match="the results there are of"):
+        images(tmp_path / "in", tmp_path / "out")
+    assert work.read("source.txt") == str(tmp_path / "other").encode()
+
+
+def test_a_request_that_is_refused_claims_nothing(tmp_path: Path, images: Run) -> None:
+    write_archive(tmp_path / "in", 2)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MediaError, match="nothing is there"):
+        images(tmp_path / "empty", tmp_path / "out")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="no CUDA device"):
+            images(tmp_path / "other", tmp_path / "out", device="cuda")
+    assert images(tmp_path / "in", tmp_path / "out")["images_processed"] == 11
+
+
+def test_a_bucket_that_is_not_there_is_named(tmp_path: Path, images: Run, s3_url: str) -> None:
+    write_archive(tmp_path / "in", 2)
+    with pytest.raises(ConfigError, match="there is no such bucket; create it first"):
+        images(tmp_path / "in", "s3://none-of-this-name/out")
 
 
 def test_a_result_that_was_damaged_since_is_computed(tmp_path: Path, images: Run) -> None:
