@@ -174,7 +174,7 @@ def train(
     except OSError as error:
         raise ConfigError(f"cannot write in {out}: {error.strerror or error}") from error
     tell = partial(print, flush=True)
-    with lease(str(run.out)):
+    with lease(str(run.out), str(run.out / "state.pt")):
         if not workers:
             run(device, tell)
             return

@@ -69,7 +69,7 @@ def upscale_images(
             work.delete_all("")
         settings = described(config, model)
         is_new = ledger.begin(settings)
-        is_ours = claim(work, source, config.overwrite)
+        noted = claim(work, source, config.overwrite)
         ledger.clear_quarantine()
         before = forget_failed(ledger) if config.retry_failed else ledger.committed()
         listener.phase("listing", None)
@@ -78,8 +78,10 @@ def upscale_images(
         except (MediaError, ConfigError):
             if is_new:  # the cure may be another setting
                 ledger.discard()
-            if is_ours:
+            if noted is None:
                 work.delete(SOURCE)
+            else:
+                work.write(SOURCE, noted)
             raise
         forget_superseded(ledger, out, before, {unit.id for unit in units})
         workload = ShardWorkload(source, config, model, work, out)
@@ -168,24 +170,25 @@ def forget_failed(ledger: Ledger) -> dict[str, dict[str, Any]]:
 
 
 def refuse_no_bucket(out: Store) -> None:
+    """ConfigError where the bucket of a destination does not exist, told by a list that is short wherever it does."""
     try:
-        next(out.list(), None)
+        next(out.list(f"{WORK}/{CRASHED}"), None)
     except FileNotFoundError as error:
         raise ConfigError(f"{out.url}: there is no such bucket; create it first") from error
 
 
-def claim(work: Store, source: str, overwrite: bool) -> bool:
-    """Note which archive the results are of, before any other job can; whether that was not noted yet.
+def claim(work: Store, source: str, overwrite: bool) -> bytes | None:
+    """Note which archive the results are of, before any other job can; what was noted before, if anything was.
 
     Raises ConfigError where another job was first, with another archive.
     """
-    noted = os.fsencode(normal_url(source))
-    if overwrite:
-        work.write(SOURCE, noted)
-        return True
-    is_first = work.create_once(SOURCE, noted)
+    name = os.fsencode(normal_url(source))
+    if work.create_once(SOURCE, name):
+        return None
+    before = work.read(SOURCE)
     refuse_other_source(work, source, overwrite)
-    return is_first
+    work.write(SOURCE, name)
+    return before
 
 
 def has_failures(record: Mapping[str, Any]) -> bool:

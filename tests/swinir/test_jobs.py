@@ -290,7 +290,11 @@ def test_train_refuses_what_it_could_not_end_with(folders, tmp_path):
         run("train", folders / "hr", tmp_path / "run", "--export", tmp_path / "file" / "x.safetensors")
     with pytest.raises(ConfigError, match="cannot write in"):
         run("train", folders / "hr", tmp_path / "file" / "run")
-    with lease(str(tmp_path / "run")), pytest.raises(ConfigError, match="is being made by another running command"):
+    (tmp_path / "run").mkdir()
+    with (
+        lease(str(tmp_path / "run"), str(tmp_path / "run" / "state.pt")),
+        pytest.raises(ConfigError, match="is being made by another running command"),
+    ):
         run("train", folders / "hr", tmp_path / "run")
 
 

@@ -149,6 +149,9 @@ def test_a_request_that_is_refused_claims_nothing(tmp_path: Path, images: Run) -
         with pytest.raises(ConfigError, match="no CUDA device"):
             images(tmp_path / "other", tmp_path / "out", device="cuda")
     assert images(tmp_path / "in", tmp_path / "out")["images_processed"] == 11
+    with pytest.raises(MediaError, match="nothing is there"):
+        images(tmp_path / "empty", tmp_path / "out", overwrite=True)
+    assert images(tmp_path / "in", tmp_path / "out")["images_processed"] == 0
 
 
 def test_a_bucket_that_is_not_there_is_named(tmp_path: Path, images: Run, s3_url: str) -> None:
