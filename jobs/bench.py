@@ -60,6 +60,11 @@ def images(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line instead of tables.")] = False,
 ) -> None:
     """The image job against the bare model on the same pixels, and against a plain loop of Pillow, model, save."""
+    from pipeline.config import ImagesConfig
+    from pipeline.preflight import load_model_spec
+
+    for name in model or ():
+        load_model_spec(ImagesConfig(model=name))  # refused before any work
     rows = [row for name in model or DEFAULT_COUNTS for row in compare(name, count, (width, height), rounds, latency_ms)]
     growth = memory_growth(memory) if memory else None
     if as_json:

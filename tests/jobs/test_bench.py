@@ -79,6 +79,7 @@ def test_training_measures_each_way_with_its_gradient_s_error():
     [
         (["training", "--model", "nearest-x2"], "is no network that can be trained"),
         (["training", "--model", "lightwait-x2"], "did you mean 'lightweight-x2'"),
+        (["images", "--model", "foo"], "unknown model 'foo'"),
         (["model", "--against", "theirs"], "--against knows reference, plain, openvino"),
         (["model", "--size", "big"], "--size is WIDTHxHEIGHT"),
         (["model", "--model", "nearest-x2"], "is no network"),
