@@ -125,9 +125,12 @@ def test_on_a_gpu_recorded_steps_are_those_of_a_cpu(patches, tmp_path, changes, 
     slow = Trainer(dataclasses.replace(config, compile=False), patches, tmp_path / "cpu", torch.device("cpu"))
     fast = Trainer(config, patches, tmp_path / "gpu", torch.device("cuda"), way=trainable)
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        losses = [[trainer.train_step() for _ in range(12)] for trainer in (slow, fast)]
-    assert fast._compute._graph is not None
-    assert fast._update._graph is not None
+        losses = [[trainer.train_step() for _ in range(8)] for trainer in (slow, fast)]
+        recorded = fast._compute._graph, fast._update._graph
+        assert None not in recorded
+        for trainer, each in zip((slow, fast), losses, strict=True):
+            each += [trainer.train_step() for _ in range(4)]
+    assert (fast._compute._graph, fast._update._graph) == recorded  # once, and not anew for each step
     assert losses[1] == pytest.approx(losses[0], abs=most)
     for one, other in (("gpu", "cpu"), ("cpu", "cuda")):  # either goes on where the other stopped
         (slow if one == "cpu" else fast).save()
