@@ -47,6 +47,7 @@ class Run:
     def __call__(self, device: str, tell: Callable[[str], None]) -> None:
         """Train to the last step, going on from what ``out`` holds; the first process tells lines and exports."""
         from pipeline.dataset.pixels import RgbPictures
+        from pipeline.preflight import pick_device
         from pipeline.units import digest
         from pipeline.video.worn import worn
         from swinir import gradients, triton_training
@@ -195,15 +196,6 @@ def starting_point(named: str) -> tuple[str, str | None]:
     if named in PRESETS and not path.is_file():
         return named, None
     return AUTO, named if "://" in named else str(path)
-
-
-def pick_device(name: str) -> Any:  # noqa: ANN401 - a torch.device; jobs name no torch type
-    from swinir.device import choose_device
-
-    try:
-        return choose_device(name)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
 
 
 def known_settings() -> set[str]:

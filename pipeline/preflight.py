@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import torch
 from filelock import FileLock, Timeout
 
 from pipeline.config import RunConfig
@@ -32,10 +33,14 @@ def load_model_spec(config: RunConfig) -> ModelSpec:
 
 def refuse_device(config: RunConfig) -> None:
     """ConfigError where this machine has not the device asked for, and no cluster is to do the work."""
-    if config.address:
-        return
+    if not config.address:
+        pick_device(config.device)
+
+
+def pick_device(name: str) -> torch.device:
+    """As ``choose_device``; ConfigError for a device that is not there."""
     try:
-        choose_device(config.device)
+        return choose_device(name)
     except ValueError as error:
         raise ConfigError(str(error)) from error
 

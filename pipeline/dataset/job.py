@@ -61,10 +61,7 @@ def upscale_images(
     work = Store(out.url_of(WORK))
     with lease(destination, work.url), tempfile.TemporaryDirectory(prefix="swinir-") as scratch:
         ledger = Ledger(work)
-        refuse_no_bucket(out)
-        refuse_other_source(work, source, config.overwrite)
-        if not config.overwrite:
-            refuse_foreign(out, ledger, config.fresh)
+        refuse_taken(source, out, ledger, config)
         if config.fresh:
             work.delete_all("")
         settings = described(config, model)
@@ -133,6 +130,14 @@ def described(config: ImagesConfig, model: ModelSpec) -> dict[str, Any]:
         "settings": config.model_dump(exclude=UNSEEN_SETTINGS),
         "versions": software_versions(),
     }
+
+
+def refuse_taken(source: str, out: Store, ledger: Ledger, config: ImagesConfig) -> None:
+    """ConfigError where the destination is not there to be had, or holds what may not be replaced."""
+    refuse_no_bucket(out)
+    refuse_other_source(ledger.store, source, config.overwrite)
+    if not config.overwrite:
+        refuse_foreign(out, ledger, config.fresh)
 
 
 def refuse_foreign(out: Store, ledger: Ledger, fresh: bool) -> None:

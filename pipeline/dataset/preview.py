@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.config import ImagesConfig
 from pipeline.dataset.gone import units_that_lost
-from pipeline.dataset.job import check_places, described, has_failures, refuse_foreign, refuse_no_bucket, refuse_other_source
+from pipeline.dataset.job import check_places, described, has_failures, refuse_taken
 from pipeline.dataset.names import WORK
 from pipeline.dataset.planning import plan
 from pipeline.dataset.walking import readable
@@ -30,10 +30,7 @@ def preview_images(source: str, destination: str, config: ImagesConfig, listener
     out = Store(destination)
     work = Store(out.url_of(WORK))
     ledger = Ledger(work)
-    refuse_no_bucket(out)
-    refuse_other_source(work, source, config.overwrite)
-    if not config.overwrite:
-        refuse_foreign(out, ledger, config.fresh)
+    refuse_taken(source, out, ledger, config)
     settings = described(config, model)
     records = {}
     if ledger.is_begun() and not config.fresh:

@@ -246,7 +246,6 @@ def _labels(
     for tag in ("filename", "mimetype"):
         if source.tag(tag):
             yield kept_check(f"{pair.name} {tag}", source.tag(tag), result.tag(tag))
-    shows_another = shows_another and source.type == "video"
     yield _disposition(f"{pair.name} disposition", source.disposition, result.disposition, shows_another, container)
     old, new = ({k: v for k, v in s.tags.items() if k.lower() not in OWN_TAGS | COMPARED} for s in pair)
     common = {k.lower(): v for k, v in of_source.items()}.items() & {k.lower(): v for k, v in of_result.items()}.items()

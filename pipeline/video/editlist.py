@@ -8,8 +8,8 @@ ISO 14496-12, 8.6.6: a first edit without media says when a track starts, the se
 from __future__ import annotations
 
 import io
-import mmap
 import struct
+import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -46,17 +46,15 @@ def edited_until(source: str | BinaryIO) -> dict[int, Fraction]:
     Nothing where this is no mp4, or its index is not to be read. The position of an open file is left at its start.
     """
     with from_start(source) as file:
-        data = bytearray(_index(file))
-    whole = Box(b"", 0, len(data))
+        data = _index(file, MOST_BYTES)
     found = {}
     try:
-        movie = _one(data, whole, b"mvhd")
-        ticks = Number(movie.content + (20 if data[movie.content] else 12), 4).read(data)
+        ticks = _behind_dates(data, _one(data, Box(b"", 0, len(data)), b"mvhd"))
         for trak in (box for box in boxes(data, 0, len(data)) if box.kind == b"trak"):
-            header = _one(data, trak, b"tkhd")
-            number = Number(header.content + (20 if data[header.content] else 12), 4).read(data)
-            edits = _one(data, _one(data, trak, b"edts"), b"elst") if _has(data, trak, b"edts") else None
-            if edits is not None and ticks:
+            number = _behind_dates(data, _one(data, trak, b"tkhd"))
+            holder = _first(data, trak, b"edts")
+            edits = holder and _first(data, holder, b"elst")
+            if edits and ticks:
                 width = 8 if data[edits.content] else 4
                 count = Number(edits.content + 4, 4).read(data)
                 starts = range(edits.content + 8, edits.stop, 2 * width + 4)[:count]
@@ -66,8 +64,8 @@ def edited_until(source: str | BinaryIO) -> dict[int, Fraction]:
     return {number: end for number, end in found.items() if end}
 
 
-def _index(file: BinaryIO) -> bytes:
-    """The content of the moov box."""
+def _index(file: BinaryIO, most: int = sys.maxsize) -> bytearray:
+    """The content of the moov box, at whose end the file is left; none where there is none."""
     while len(head := file.read(8)) == 8:
         size, kind = struct.unpack(">I4s", head)
         if not kind.isalnum():
@@ -75,11 +73,11 @@ def _index(file: BinaryIO) -> bytes:
         if size == 1:
             size = int.from_bytes(file.read(8), "big") - 8
         if kind == b"moov":
-            return file.read(min(size - 8, MOST_BYTES) if size else MOST_BYTES)
+            return bytearray(file.read(min(size - 8, most) if size else most))
         if size < 8:
             break
         file.seek(size - 8, io.SEEK_CUR)
-    return b""
+    return bytearray()
 
 
 def hide_priming(path: Path, tracks: dict[int, Fraction]) -> None:
@@ -87,19 +85,19 @@ def hide_priming(path: Path, tracks: dict[int, Fraction]) -> None:
 
     Raises OutputError where the file's index is not as FFmpeg writes it.
     """
-    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
-        index = next((box for box in boxes(content, 0, len(content)) if box.kind == b"moov"), None)
-        if index is None:
+    with path.open("r+b") as file:
+        data = _index(file)
+        if not data:
             raise OutputError("the result has no index; choose an .mkv destination")
-        data = bytearray(content[index.content : index.stop])
         patch_index(data, tracks)
-        content[index.content : index.stop] = bytes(data)
+        file.seek(-len(data), io.SEEK_CUR)
+        file.write(data)
 
 
 def patch_index(data: bytearray, tracks: dict[int, Fraction]) -> None:
     """``data`` is the content of a moov box."""
     movie = _one(data, Box(b"", 0, len(data)), b"mvhd")
-    movie_ticks = Number(movie.content + (20 if data[movie.content] else 12), 4).read(data)
+    movie_ticks = _behind_dates(data, movie)
     traks = [box for box in boxes(data, 0, len(data)) if box.kind == b"trak"]
     for place, hidden_s in tracks.items():
         edits = _one(data, _one(data, traks[place], b"edts"), b"elst")
@@ -108,8 +106,7 @@ def patch_index(data: bytearray, tracks: dict[int, Fraction]) -> None:
         count, empty = Number(edits.content + 4, 4).read(data), Number(first + width, width).read(data)
         if (count, empty) != (2, (1 << 8 * width) - 1):
             raise OutputError(f"track {place} has no edit list of a pause and its sound; choose an .mkv destination")
-        media = _one(data, _one(data, traks[place], b"mdia"), b"mdhd")
-        media_ticks = Number(media.content + (20 if data[media.content] else 12), 4).read(data)
+        media_ticks = _behind_dates(data, _one(data, _one(data, traks[place], b"mdia"), b"mdhd"))
         hidden = round(hidden_s * movie_ticks)
         header = _one(data, traks[place], b"tkhd")
         for duration in (Number(second, width), _track_duration(data, header)):
@@ -120,7 +117,7 @@ def patch_index(data: bytearray, tracks: dict[int, Fraction]) -> None:
     Number(movie.content + (24 if wide else 16), 8 if wide else 4).write(data, max(durations))
 
 
-def boxes(data: bytearray | mmap.mmap, start: int, stop: int) -> Iterator[Box]:
+def boxes(data: bytearray, start: int, stop: int) -> Iterator[Box]:
     """The boxes in a range of bytes."""
     while start + 8 <= stop:
         size, kind = struct.unpack_from(">I4s", data, start)
@@ -130,15 +127,20 @@ def boxes(data: bytearray | mmap.mmap, start: int, stop: int) -> Iterator[Box]:
         start += max(size, 8)
 
 
+def _first(data: bytearray, inside: Box, kind: bytes) -> Box | None:
+    return next((box for box in boxes(data, inside.content, inside.stop) if box.kind == kind), None)
+
+
 def _one(data: bytearray, inside: Box, kind: bytes) -> Box:
-    found = next((box for box in boxes(data, inside.content, inside.stop) if box.kind == kind), None)
+    found = _first(data, inside, kind)
     if found is None:
         raise OutputError(f"the index of the result has no {kind.decode()} box; choose an .mkv destination")
     return found
 
 
-def _has(data: bytearray, inside: Box, kind: bytes) -> bool:
-    return any(box.kind == kind for box in boxes(data, inside.content, inside.stop))
+def _behind_dates(data: bytearray, header: Box) -> int:
+    """What the dates of a header are followed by: of a movie or media its ticks a second, of a track its number."""
+    return Number(header.content + (20 if data[header.content] else 12), 4).read(data)
 
 
 def _track_duration(data: bytearray, header: Box) -> Number:
