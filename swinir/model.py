@@ -127,19 +127,19 @@ class SwinIR(nn.Module):
         height, width = x.shape[-2:]
         x = pad_to_windows(x, self.config.window_size)
         x = (x - self.mean) * self.config.img_range
+        features = self._features(x)
+        with torch.autocast(x.device.type, enabled=False):
+            x = self._head(features, x)
+        x = torch.add(self.mean, x, alpha=1 / self.config.img_range)  # in one pass over what is large
+        return x[..., : height * self.config.upscale, : width * self.config.upscale]
+
+    def _features(self, x: Tensor) -> Tensor:
+        """What the head is given, (B, C, H, W), of the padded input."""
         # Autocast, where the trainer has it on, is for the body alone: see set_body_dtype.
         with torch.autocast(x.device.type, enabled=False):
             shallow = self.conv_first(x)
-        features = self._features(shallow)
-        with torch.autocast(x.device.type, enabled=False):
-            x = self._head(features, x)
-        x = x / self.config.img_range + self.mean
-        return x[..., : height * self.config.upscale, : width * self.config.upscale]
-
-    def _features(self, shallow: Tensor) -> Tensor:
-        """What the head is given; may change ``shallow``."""
         body = self._body(shallow)
-        with torch.autocast(shallow.device.type, enabled=False):
+        with torch.autocast(x.device.type, enabled=False):
             return self.conv_after_body(body).to(shallow.dtype) + shallow
 
     def _body(self, shallow: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from swinir.model import SwinIR
 from swinir.triton_ordered import DirectBlock, fits
 from swinir.triton_packing import LAUNCHES, ONES, Launch, PackedBlock, parts
 
+PIXELS = 64  # of a row that a program of the first convolution takes
 JOINED = 4096  # values that a program between blocks and convolutions holds of each tensor, or somewhat more
 MAX_PLACES = 2**31  # of a batch: the kernels count in 32 bits
 MAX_PROGRAMS = 2**16  # images, or rows of windows: a grid has fewer
@@ -33,11 +34,8 @@ class TritonSwinIR(SwinIR):
         self.attention, self.mlp = attention, mlp
         window, kind = self.config.window_size, DirectBlock if attention.direct else PackedBlock
         assert fits(self.config) or not attention.direct
-        # The bias that the first convolution lacks is added where the body begins and, for the skip, where it ends.
-        first_bias = last_bias(network.conv_first)
-        unbiased(self.conv_first)
-        self._first_bias = first_bias.view(-1, 1, 1)
-        self._enter = Join(first_bias, network.patch_embed.norm)
+        self._plain = (rounded,)  # not as a part of this network
+        self._first = First(network.conv_first, network.patch_embed.norm, "ieee" if dtype == torch.float32 else "tf32x3")
         self.groups: list[tuple[list[PackedBlock], nn.Module, Join]] = []
         for i, (exact, group) in enumerate(zip(network.layers, rounded.layers, strict=True), 1):
             blocks: Any = exact.residual_group.blocks  # type: ignore[union-attr]
@@ -47,26 +45,20 @@ class TritonSwinIR(SwinIR):
             self.groups.append((packed_blocks, unbiased(conv), join))
         conv, bias = widened(rounded.conv_after_body, self._dim, self.width), last_bias(network.conv_after_body)
         self._modules = self._modules | {"conv_after_body": unbiased(conv)}
-        self._leave = Join(bias + first_bias)
+        self._leave = Join(bias)
 
-    def _features(self, shallow: Tensor) -> Tensor:
-        y_BHWC, shallow_BHWC = channels_last(self.conv_after_body(self._body(shallow))), channels_last(shallow)
-        with torch.cuda.device_of(shallow):  # type: ignore[no-untyped-call]
-            self._leave(shallow_BHWC, y_BHWC, shallow_BHWC)
-        return shallow_BHWC.permute(0, 3, 1, 2)
-
-    def _body(self, shallow: Tensor) -> Tensor:
-        """With its channels padded; ``shallow`` is without its bias."""
-        programs = max(shallow.shape[0], shallow.shape[2] // self.config.window_size)
-        if shallow.numel() // self._dim * self.width >= MAX_PLACES or programs >= MAX_PROGRAMS:
-            return F.pad(super()._body(shallow + self._first_bias), (0, 0, 0, 0, 0, self.width - self._dim))
+    def _features(self, x: Tensor) -> Tensor:
+        batch, _, height, width = x.shape
+        programs = max(batch, height // self.config.window_size, -(-width // PIXELS))
+        if batch * height * width * self.width >= MAX_PLACES or programs >= MAX_PROGRAMS:
+            return self._plain[0]._features(x)
         # Channels last all the way, so that nothing is copied to change the layout.
-        shallow_BHWC = channels_last(shallow)
-        x_BHWC = shallow.new_empty((*shallow_BHWC.shape[:3], self.width), dtype=self.norm.weight.dtype)
+        shallow_BHWC = x.new_empty((batch, height, width, self._dim))
+        x_BHWC = x.new_empty((batch, height, width, self.width), dtype=self.norm.weight.dtype)
         y_BHWC = torch.empty_like(x_BHWC)
         # Triton launches on the current device, wherever the tensors are.
-        with torch.cuda.device_of(x_BHWC):  # type: ignore[no-untyped-call]
-            self._enter(shallow_BHWC, None, x_BHWC)
+        with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
+            self._first(x, shallow_BHWC, x_BHWC)
             for blocks, conv, join in self.groups:
                 before = x_BHWC
                 for block in blocks:
@@ -75,7 +67,34 @@ class TritonSwinIR(SwinIR):
                         block.mix(y_BHWC, self.mlp)
                     before = y_BHWC
                 join(x_BHWC, channels_last(conv(y_BHWC.permute(0, 3, 1, 2))), x_BHWC)
-        return x_BHWC.permute(0, 3, 1, 2)
+            self._leave(shallow_BHWC, channels_last(self.conv_after_body(x_BHWC.permute(0, 3, 1, 2))), shallow_BHWC)
+        return shallow_BHWC.permute(0, 3, 1, 2)
+
+
+class First:
+    """The first convolution and the LayerNorm behind it, as ``first_kernel`` reads them: padded, in float32."""
+
+    @torch.no_grad()
+    def __init__(self, conv: nn.Conv2d, norm: nn.LayerNorm, precision: str) -> None:
+        from swinir.triton_kernels import first_kernel
+
+        self._kernel, self._eps, self._precision = first_kernel, norm.eps, precision
+        dim, self._chans = conv.weight.shape[:2]
+        self._parts, factors = parts(dim + ONES), 9 * self._chans
+        self._factors = max(16, 1 << (factors - 1).bit_length())
+        more = sum(self._parts) - dim
+        self._weight = F.pad(conv.weight.reshape(dim, factors).T, (0, more, 0, self._factors - factors)).contiguous()
+        self._bias = F.pad(torch.stack([last_bias(conv), norm.weight, norm.bias]), (0, more))
+
+    def __call__(self, x_BSHW: Tensor, shallow_BHWC: Tensor, out_BHWC: Tensor) -> None:
+        """(B, S, H, W) float32 through the convolution into ``shallow``, and on through the norm into ``out``, a padded one."""
+        batch, _, height, width = x_BSHW.shape
+        c, more = self._parts
+        self._kernel[height, -(-width // PIXELS), batch](
+            x_BSHW.contiguous(), self._weight, self._bias, shallow_BHWC, out_BHWC, height, width,
+            S=self._chans, P=self._factors, DIM=shallow_BHWC.shape[3], EPS=self._eps, C_PAD=c, C_MORE=more, BLOCK=PIXELS,
+            PRECISION=self._precision, num_warps=4,
+        )  # fmt: skip
 
 
 class Join:
@@ -90,14 +109,14 @@ class Join:
         rows = torch.stack([bias, norm.weight, norm.bias] if norm else [bias])
         self._bias = F.pad(rows, (0, sum(self._parts) - self.dim))
 
-    def __call__(self, x_BHWC: Tensor, y_BHWC: Tensor | None, out_BHWC: Tensor) -> None:
-        """``x`` + bias + ``y``, a padded one or none, through the norm, into ``out``, which may be ``x``; all contiguous."""
+    def __call__(self, x_BHWC: Tensor, y_BHWC: Tensor, out_BHWC: Tensor) -> None:
+        """``x`` + bias + ``y``, a padded one, through the norm, into ``out``, which may be ``x``; all contiguous."""
         c, more = self._parts
         num_tokens, block = x_BHWC.shape[:3].numel(), max(1, JOINED // c)
         self._kernel[(-(-num_tokens // block),)](
-            x_BHWC, x_BHWC if y_BHWC is None else y_BHWC, self._bias, out_BHWC, num_tokens,
+            x_BHWC, y_BHWC, self._bias, out_BHWC, num_tokens,
             DIM=self.dim, EPS=self._eps, C_PAD=c, C_MORE=more, BLOCK=block, X_ROW=x_BHWC.shape[3], OUT_ROW=out_BHWC.shape[3],
-            ADD=y_BHWC is not None, NORM=self._norm, num_warps=4,
+            NORM=self._norm, num_warps=4,
         )  # fmt: skip
 
 

@@ -246,15 +246,13 @@ def part_of_rows(x_TC, token_L, inside_L, ROW: tl.constexpr, FIRST: tl.constexpr
 @triton.jit
 def joined(
     x_TC, y_TC, bias_3C, token_L, inside_L,
-    ROW: tl.constexpr, ALL: tl.constexpr, ADD: tl.constexpr, FIRST: tl.constexpr, NUM: tl.constexpr,
+    ROW: tl.constexpr, ALL: tl.constexpr, FIRST: tl.constexpr, NUM: tl.constexpr,
 ):  # fmt: skip
-    """x + bias, + y if ADD, of NUM channels."""
+    """x + bias + y, of NUM channels."""
     places, inside = part_of_rows(x_TC, token_L, inside_L, ROW, FIRST, NUM)
     x = tl.load(places, inside, 0.0).to(tl.float32) + tl.load(bias_3C + FIRST + tl.arange(0, NUM))[None, :]
-    if ADD:
-        places, inside = part_of_rows(y_TC, token_L, inside_L, ALL, FIRST, NUM)
-        x += tl.load(places, inside, 0.0).to(tl.float32)
-    return x
+    places, inside = part_of_rows(y_TC, token_L, inside_L, ALL, FIRST, NUM)
+    return x + tl.load(places, inside, 0.0).to(tl.float32)
 
 
 @triton.jit
@@ -270,13 +268,56 @@ def put(
     tl.store(places, x.to(out_TC.dtype.element_ty), inside)
 
 
+@triton.jit
+def products(
+    x_LP, weight_PC, P: tl.constexpr, FIRST: tl.constexpr, NUM: tl.constexpr, ALL: tl.constexpr, PRECISION: tl.constexpr
+):  # fmt: skip
+    """With NUM columns of a weight."""
+    weight = tl.load(weight_PC + tl.arange(0, P)[:, None] * ALL + FIRST + tl.arange(0, NUM)[None, :])
+    return tl.dot(x_LP, weight, input_precision=PRECISION)
+
+
+@triton.jit(do_not_specialize=["height", "width"])
+def first_kernel(
+    x_BSHW, weight_PC, bias_3C, shallow_TC, out_TC, height, width,
+    S: tl.constexpr, P: tl.constexpr, DIM: tl.constexpr, EPS: tl.constexpr, C_PAD: tl.constexpr, C_MORE: tl.constexpr,
+    BLOCK: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The first convolution, of S colours by 3 x 3, for BLOCK pixels of a row; shallow, and through a LayerNorm, padded, out.
+
+    P is S * 9 or somewhat more. The grid is rows, parts of a row, images. ``bias_3C`` is as in ``join_kernel``.
+    """
+    ALL: tl.constexpr = C_PAD + C_MORE
+    row, image = tl.program_id(0), tl.program_id(2)
+    col_L, factor = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK), tl.arange(0, P)
+    inside_L = col_L < width
+    y, x_LP = row + factor // 3 % 3 - 1, col_L[:, None] + (factor % 3 - 1)[None, :]
+    there = ((factor < S * 9) & (y >= 0) & (y < height))[None, :] & (x_LP >= 0) & (x_LP < width)
+    plane = x_BSHW + image.to(tl.int64) * S * height * width
+    x_LP = tl.load(plane + ((factor // 9 * height + y) * width)[None, :] + x_LP, there, 0.0)
+    first = (image.to(tl.int64) * height + row) * width
+    shallow_TC += first * DIM
+    out_TC += first * ALL
+    x = products(x_LP, weight_PC, P, 0, C_PAD, ALL, PRECISION) + tl.load(bias_3C + tl.arange(0, C_PAD))[None, :]
+    put(shallow_TC, col_L, inside_L, x, bias_3C, DIM, ALL, False, 0, C_PAD)
+    more = x
+    if C_MORE:
+        more = products(x_LP, weight_PC, P, C_PAD, C_MORE, ALL, PRECISION)
+        more += tl.load(bias_3C + C_PAD + tl.arange(0, C_MORE))[None, :]
+        put(shallow_TC, col_L, inside_L, more, bias_3C, DIM, ALL, False, C_PAD, C_MORE)
+    x, more = standard(x, more, DIM, EPS, C_PAD, C_MORE)
+    put(out_TC, col_L, inside_L, x, bias_3C, ALL, ALL, True, 0, C_PAD)
+    if C_MORE:
+        put(out_TC, col_L, inside_L, more, bias_3C, ALL, ALL, True, C_PAD, C_MORE)
+
+
 @triton.jit(do_not_specialize=["num_tokens"])
 def join_kernel(
     x_TC, y_TC, bias_3C, out_TC, num_tokens,
     DIM: tl.constexpr, EPS: tl.constexpr, C_PAD: tl.constexpr, C_MORE: tl.constexpr, BLOCK: tl.constexpr,
-    X_ROW: tl.constexpr, OUT_ROW: tl.constexpr, ADD: tl.constexpr, NORM: tl.constexpr,
+    X_ROW: tl.constexpr, OUT_ROW: tl.constexpr, NORM: tl.constexpr,
 ):  # fmt: skip
-    """out = x + bias, + y if ADD, through a LayerNorm if NORM, for BLOCK tokens; in place too.
+    """out = x + bias + y, through a LayerNorm if NORM, for BLOCK tokens; in place too.
 
     The bias is that of a convolution which ran without. Rows of x and out, X_ROW and OUT_ROW long, are padded or are not.
     ``bias_3C`` holds the bias, and gain and bias of the LayerNorm.
@@ -288,8 +329,8 @@ def join_kernel(
     out_TC += first * OUT_ROW
     token_L = tl.arange(0, BLOCK)
     inside_L = first + token_L < num_tokens
-    x = joined(x_TC, y_TC, bias_3C, token_L, inside_L, X_ROW, ALL, ADD, 0, C_PAD)
-    more = joined(x_TC, y_TC, bias_3C, token_L, inside_L, X_ROW, ALL, ADD, C_PAD, C_MORE) if C_MORE else x
+    x = joined(x_TC, y_TC, bias_3C, token_L, inside_L, X_ROW, ALL, 0, C_PAD)
+    more = joined(x_TC, y_TC, bias_3C, token_L, inside_L, X_ROW, ALL, C_PAD, C_MORE) if C_MORE else x
     if NORM:
         x, more = standard(x, more, DIM, EPS, C_PAD, C_MORE)
     put(out_TC, token_L, inside_L, x, bias_3C, OUT_ROW, ALL, NORM, 0, C_PAD)

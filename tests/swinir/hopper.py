@@ -10,9 +10,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 
-from swinir.triton_blocks import JOINED
+from swinir.triton_blocks import JOINED, PIXELS
 from swinir.triton_direct import direct_kernel
-from swinir.triton_kernels import attention_kernel, join_kernel, mlp_kernel
+from swinir.triton_kernels import attention_kernel, first_kernel, join_kernel, mlp_kernel
 from swinir.triton_ordered import DIRECT_LAUNCHES
 from swinir.triton_packing import LAUNCHES
 
@@ -78,11 +78,14 @@ for kernel, whole in cases:
 
 for dim, c, more in (60, 64, 0), (180, 128, 64), (240, 256, 0):
     padded = c + more
-    uses = (dim, padded, False, True), (padded, padded, True, False), (padded, padded, True, True), (dim, dim, True, False)
-    for x_row, out_row, add, norm in uses:
-        rows = {"X_ROW": x_row, "OUT_ROW": out_row, "ADD": add, "NORM": norm, "BLOCK": JOINED // c}
+    values = {"S": 3, "P": 32, "DIM": dim, "EPS": 1e-5, "C_PAD": c, "C_MORE": more, "BLOCK": PIXELS, "PRECISION": "tf32x3"}
+    types = {"height": "i32", "width": "i32", "out_TC": "*bf16"}
+    ptx = made(first_kernel, values, types, num_warps=4, stack=184 if dim == 240 else 0)
+    assert ptx.count("st.global") == ptx.count("st.global.v4.b32")  # 16 bytes at once
+    for row, norm in (padded, False), (padded, True), (dim, False):
+        rows = {"X_ROW": row, "OUT_ROW": row, "NORM": norm, "BLOCK": JOINED // c}
         types = {"num_tokens": "i32", "y_TC": "*bf16"}
-        types |= {name: "*bf16" for name, row in (("x_TC", x_row), ("out_TC", out_row)) if row == padded}
+        types |= dict.fromkeys(["x_TC", "out_TC"], "*bf16") if row == padded else {}
         ptx = made(join_kernel, {"DIM": dim, "EPS": 1e-5, "C_PAD": c, "C_MORE": more} | rows, types, num_warps=4)
         assert ptx.count("st.global") == ptx.count("st.global.v4.b32")  # 16 bytes at once
         assert ".b16" not in "".join(line for line in ptx.splitlines() if "ld.global" in line)

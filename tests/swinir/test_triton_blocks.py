@@ -150,9 +150,9 @@ def test_what_lies_between_blocks_and_convolutions(dim, norm):
     join = Join(bias, layer if norm else None)
     x, y = torch.randn(2, 3, 5, 7, dim) + 3  # neither whole blocks nor whole windows
     padded, padded_y = torch.nn.functional.pad(torch.stack([x, y]), (0, more))
-    for given, added, out in itertools.product((x, padded), (None, y), (torch.full_like(x, 9.0), torch.full_like(padded, 9.0))):
-        truth = x + bias if added is None else x + bias + added
-        join(given, None if added is None else padded_y, out)
+    for given, out in itertools.product((x, padded), (torch.full_like(x, 9.0), torch.full_like(padded, 9.0))):
+        truth = x + bias + y
+        join(given, padded_y, out)
         torch.testing.assert_close(out[..., :dim], layer(truth) if norm else truth, rtol=0, atol=1e-5)
         assert not out[..., dim:].any()
     join(padded, padded_y, padded)
