@@ -7,9 +7,8 @@ what it multiplies, and nothing of a picture or of the position bias goes throug
 32 r + 8 w + i of the window; column 32 q + 16 f + 8 e + 2 j + d is channel 32 q + 8 j + 4 f + 2 e + d. Weights and position
 bias are packed to match (``triton_ordered.py``), all biases in rows that meet a 1; what is skipped begins each sum.
 
-Every window reads all weights and the bias anew, 131 KB beside 16 of its own, on an H200 about as fast as its second cache can.
-So windows without a mask, which are nearly all, may read the bias by the distance of two tokens, 6 KB that stay in the first
-cache; those at the right and at the bottom, which a shifted grid wraps around, have a launch of their own then.
+Every window reads all weights and the bias anew, 131 KB beside 16 of its own, on an H200 about as fast as its second cache can:
+there ``triton_persistent.py`` takes those windows that a shifted grid does not wrap around.
 """
 
 # ruff: noqa: ANN001, ANN201  (tensors are Triton's own)
@@ -49,21 +48,6 @@ def load_bias(bias):
 
 
 @triton.jit
-def load_by_distance(pairs):
-    """The same for windows without a mask, in as many loads as there are pairs of neighbouring keys."""
-    flat = tl.arange(0, L * L)
-    d, r, e, j, i, w, q = flat % 2, flat // 2 % 2, flat // 4 % 2, flat // 8 % 4, flat // 32 % 8, flat // 256 % 4, flat // 1024
-    down, right = 4 * r + w - 4 * e - q + 7, 2 * j - i + 7
-    x = tl.reshape(tl.load(pairs + (down * 16 + right) * 2 + d), (4, 4, 8, 4, 2, 2, 2))
-    return tl.reshape(tl.permute(x, (1, 5, 2, 0, 4, 3, 6)), (L, L)).to(tl.float32)
-
-
-@triton.jit
-def bias_of(bias, head, INNER: tl.constexpr):
-    return load_by_distance(bias + head * 512) if INNER else load_bias(bias + head * L * L)
-
-
-@triton.jit
 def normalized(x_LC, one_C, DTYPE, DIM: tl.constexpr, EPS: tl.constexpr):
     """LayerNorm without gain and bias, in one pass; ones in the channels of ``one_C``."""
     mean_L = tl.sum(x_LC, 1) * (1.0 / DIM)
@@ -99,7 +83,7 @@ def one_head(q_LD, k_LD, v_LD, bias_LL, PART: tl.constexpr, D: tl.constexpr, PRE
 @triton.jit
 def add_heads(
     y_LC, x_LC, qkv_3CE, proj_EC, bias, head,
-    PART: tl.constexpr, D: tl.constexpr, E: tl.constexpr, INNER: tl.constexpr, PRECISION: tl.constexpr,
+    PART: tl.constexpr, D: tl.constexpr, E: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """To y what two heads give, of x, which is normalized; E are the columns of all heads."""
     channel, column = tl.arange(0, C), head * D + tl.arange(0, PAIR * D)
@@ -108,8 +92,8 @@ def add_heads(
     q0_LD, q1_LD = in_two(tl.dot(x_LC, q_weights, input_precision=PRECISION).to(x_LC.dtype), D)
     k0_LD, k1_LD = in_two(tl.dot(x_LC, k_weights, input_precision=PRECISION).to(x_LC.dtype), D)
     v0_LD, v1_LD = in_two(tl.dot(x_LC, v_weights, input_precision=PRECISION).to(x_LC.dtype), D)
-    out0_LD = one_head(q0_LD, k0_LD, v0_LD, bias_of(bias, head, INNER), PART, D, PRECISION)
-    out1_LD = one_head(q1_LD, k1_LD, v1_LD, bias_of(bias, head + 1, INNER), PART, D, PRECISION)
+    out0_LD = one_head(q0_LD, k0_LD, v0_LD, load_bias(bias + head * L * L), PART, D, PRECISION)
+    out1_LD = one_head(q1_LD, k1_LD, v1_LD, load_bias(bias + (head + 1) * L * L), PART, D, PRECISION)
     out_LE = tl.reshape(tl.permute(tl.join(out0_LD, out1_LD), (0, 2, 1)), (L, PAIR * D))
     weights = tl.load(proj_EC + column[:, None] * C + channel[None, :])
     return tl.dot(out_LE, weights, y_LC, input_precision=PRECISION)
@@ -137,12 +121,9 @@ def places(height, width, shift, EDGES: tl.constexpr):
 def direct_kernel(
     x_TC, out_TC, qkv_3CE, bias, proj_EC, fc1_CH, fc2_HC, height, width, shift,
     DIM: tl.constexpr, HEADS: tl.constexpr, EPS: tl.constexpr, D: tl.constexpr, H: tl.constexpr, CHUNK: tl.constexpr,
-    PRECISION: tl.constexpr, INNER: tl.constexpr, EDGES: tl.constexpr,
+    PRECISION: tl.constexpr, EDGES: tl.constexpr,
 ):  # fmt: skip
-    """What ``attention_kernel`` does if WHOLE, for one window of 8 by 8; in place too.
-
-    ``bias`` is (4, K, L * L), for windows of every kind, or, if INNER, (K, 16, 16, 2), for those without a mask.
-    """
+    """What ``attention_kernel`` does if WHOLE, for one window of 8 by 8; in place too."""
     DTYPE: tl.constexpr = qkv_3CE.dtype.element_ty
     column = tl.arange(0, C)
     channel = column // 32 * 32 + column % 8 // 2 * 8 + column // 16 % 2 * 4 + column // 8 % 2 * 2 + column % 2
@@ -150,12 +131,11 @@ def direct_kernel(
     places_LC = places_L[:, None] * C + tl.arange(0, C // 2)[None, :]
     y_LC = load_window(x_TC, places_LC)
     x_LC = normalized(y_LC, channel >= DIM, DTYPE, DIM, EPS)
-    if not INNER:
-        bias += kind * HEADS * L * L
+    bias += kind * HEADS * L * L
     # Not without loads ahead, for which ptxas 12.8 compiles wrongly: the matrix units' descriptors come from registers that
     # nothing wrote, and on Hopper that is an illegal access to memory.
     for head in tl.range(0, HEADS, PAIR, num_stages=2):
-        y_LC = add_heads(y_LC, x_LC, qkv_3CE, proj_EC, bias, head, DIM // HEADS, D, HEADS * D, INNER, PRECISION)
+        y_LC = add_heads(y_LC, x_LC, qkv_3CE, proj_EC, bias, head, DIM // HEADS, D, HEADS * D, PRECISION)
     z_LC = normalized(y_LC, channel >= DIM, DTYPE, DIM, EPS)
     for start in tl.static_range(0, H, CHUNK):
         hidden = start + tl.arange(0, CHUNK)

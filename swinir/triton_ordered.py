@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from swinir.model import Block, SwinIRConfig
 from swinir.triton_packing import CHUNK, ONES, Launch, PackedBlock, head_width, parts, rounded_and_rest
@@ -13,9 +12,10 @@ COLUMNS = 64  # C of triton_direct.py, which can be imported only where Triton c
 HEAD = 16  # columns of one
 SURE = 8.0  # whose GELU is itself
 DIRECT_LAUNCHES = (
-    Launch(4, 1, 1, 128, direct=True), Launch(4, 1, 1, direct=True),
-    Launch(4, 1, 1, 128, direct=True, by_distance=True), Launch(4, 1, 1, direct=True, by_distance=True),
+    Launch(4, 1, 1, 128, direct=True), Launch(4, 1, 1, direct=True), Launch(4, 1, 1, 128, direct=True, persistent=True),
 )  # fmt: skip
+PERSISTENT = 60, 6, 1e-5, 128  # channels, heads, epsilon and padded hidden channels of triton_persistent.py
+SCALE = 2.0**-26  # what it multiplies the sums of a softmax with
 
 
 def fits(config: SwinIRConfig) -> bool:
@@ -54,34 +54,62 @@ class DirectBlock(PackedBlock):
         self._fc1 = self._fc1[channels].contiguous()
         self._fc2[hidden : hidden + ONES] = rounded_and_rest(self._fc2_bias / SURE, self._fc2.dtype)
         self._fc2 = self._fc2[:, channels].contiguous()
-        self._pairs = by_distance(self._bias[0])
         self._bias = as_loaded(self._bias)
+        suits = dtype == torch.bfloat16 and (dim, heads, self._shape[3], self._padded[3]) == PERSISTENT
+        self._summing = with_sums(self._qkv, self._proj) if suits else None
 
     def attend(self, x_BHWC: Tensor, out_BHWC: Tensor, launch: Launch, *, whole: bool) -> None:
         """All of the block, by the kernel: ``launch`` is one of DIRECT_LAUNCHES and ``whole`` is true."""
         assert launch.direct
         assert whole
         batch, height, width, _ = x_BHWC.shape
-        dim, heads, window, eps = self._shape
-        _, _, d, h = self._padded
-        rows, cols = height // window, width // window
-
-        def run(grid: tuple[int, int, int], *, inner: bool = False, edges: bool = False) -> None:
-            self._direct[grid](
-                x_BHWC, out_BHWC, self._qkv, self._pairs if inner else self._bias, self._proj, self._fc1, self._fc2,
-                height, width, self._shift, DIM=dim, HEADS=heads, EPS=eps, D=d, H=h, CHUNK=CHUNK, PRECISION=self._precision,
-                INNER=inner, EDGES=edges,
-                num_warps=launch.num_warps, num_stages=launch.num_stages, maxnreg=launch.max_registers,
-            )  # fmt: skip
-
-        if not launch.by_distance:
-            run((cols, rows, batch))
-        elif not self._shift:
-            run((cols, rows, batch), inner=True)
+        rows, cols = height // 8, width // 8
+        inner_rows, inner_cols = rows - bool(self._shift), cols - bool(self._shift)
+        if launch.persistent and self._summing and can_walk(inner_rows, inner_cols):
+            for x_HWC, out_HWC in zip(x_BHWC, out_BHWC, strict=True):
+                self._walk(x_HWC, out_HWC, inner_rows, inner_cols, *self._summing)
+            if self._shift:
+                self._run(x_BHWC, out_BHWC, launch, (rows + cols - 1, 1, batch), edges=True)
         else:
-            if rows > 1 and cols > 1:
-                run((cols - 1, rows - 1, batch), inner=True)
-            run((rows + cols - 1, 1, batch), edges=True)
+            self._run(x_BHWC, out_BHWC, launch, (cols, rows, batch), edges=False)
+
+    def _run(self, x_BHWC: Tensor, out_BHWC: Tensor, launch: Launch, grid: tuple[int, int, int], *, edges: bool) -> None:
+        """A program for each window, or for each of those that a shifted grid wraps around."""
+        _, height, width, _ = x_BHWC.shape
+        dim, heads, _, eps = self._shape
+        _, _, d, h = self._padded
+        self._direct[grid](
+            x_BHWC, out_BHWC, self._qkv, self._bias, self._proj, self._fc1, self._fc2, height, width, self._shift,
+            DIM=dim, HEADS=heads, EPS=eps, D=d, H=h, CHUNK=CHUNK, PRECISION=self._precision, EDGES=edges,
+            num_warps=launch.num_warps, num_stages=launch.num_stages, maxnreg=launch.max_registers,
+        )  # fmt: skip
+
+    def _walk(self, x_HWC: Tensor, out_HWC: Tensor, rows: int, cols: int, qkv: Tensor, proj: Tensor) -> None:
+        """All windows that do not wrap around, by a program for each multiprocessor."""
+        from swinir.triton_persistent import persistent_kernel
+
+        width, num_programs = x_HWC.shape[1], torch.cuda.get_device_properties(x_HWC.device).multi_processor_count
+        persistent_kernel[(num_programs,)](
+            x_HWC, out_HWC, qkv, self._bias[0], proj, self._fc1, self._fc2,
+            width, self._shift * (width + 1), -(-(2**32) // cols), 8 * (width - cols), rows * cols, num_warps=4,
+        )  # fmt: skip
+
+
+def can_walk(rows: int, cols: int) -> bool:
+    """Whether the row of a window is the upper half of its number times 2^32 over ``cols``, which is rounded up, in 32 bits."""
+    return rows > 0 and cols > 2 and rows * cols**2 < 2**32
+
+
+def with_sums(qkv_3CE: Tensor, proj_EC: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights for ``triton_persistent.py``: of a head's values, channels at 0 to 8 and 10, their sum at 9, 11, 13 and 15."""
+    columns = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 9, 10, 11, 10, 11, 10], device=qkv_3CE.device)
+    values = qkv_3CE[2].view(COLUMNS, -1, HEAD)[..., columns]
+    values[..., 9::2] *= SCALE
+    heads = proj_EC.view(-1, HEAD, COLUMNS)
+    proj = torch.zeros_like(heads)
+    proj[:, [0, 1, 2, 3, 4, 5, 6, 7, 8, 10]] = heads[:, :10] * SCALE  # for over so small a sum they are that much larger
+    proj[:, 9] = heads[:, 10]
+    return torch.stack([*qkv_3CE[:2], values.flatten(1)]), proj.flatten(0, 1)
 
 
 def channel_order() -> Tensor:
@@ -94,18 +122,6 @@ def token_order() -> Tensor:
     """The token of its window that each row holds."""
     w, r, i = torch.unravel_index(torch.arange(64), (4, 2, 8))
     return 32 * r + 8 * w + i
-
-
-def by_distance(bias: Tensor) -> Tensor:
-    """(heads, queries, keys) of a window of 8 by 8 to (heads, 16, 16, 2): by how far the query is below a key, and how far that
-    key and the next are to its right, both from -7 on.
-    """
-    steps = torch.arange(-7, 8, device=bias.device)
-    first, second = steps.clamp(min=0), (-steps).clamp(min=0)  # of two places that lie a step apart
-    queries = first[:, None] * 8 + second[None, :]  # rows by how far the query is below, columns by how far the key is right
-    keys = second[:, None] * 8 + first[None, :]
-    table = F.pad(bias[:, queries, keys], (0, 2, 0, 1))
-    return torch.stack([table[..., :16], table[..., 1:]], -1).contiguous()
 
 
 def as_loaded(bias: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ class Launch(NamedTuple):
     """How a program runs: its warps, its stages of loads ahead, and the windows that it takes, or as many tokens.
 
     ``max_registers`` are those of a thread, where the compiler would take more. ``direct`` is for ``DirectBlock``, and so is
-    ``by_distance``: windows without a mask read the position bias by the distance of two tokens.
+    ``persistent``, by which windows without a mask go through ``triton_persistent.py`` where they can.
     """
 
     num_warps: int
@@ -28,7 +28,7 @@ class Launch(NamedTuple):
     windows: int
     max_registers: int | None = None
     direct: bool = False
-    by_distance: bool = False
+    persistent: bool = False
 
 
 # Compiled for Hopper none of them spills a register at 60 channels, nor, of the two kernels, at 180; the last takes 192 KiB of

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -25,6 +26,24 @@ def small_network() -> SwinIR:
     from tiny import network
 
     return network()
+
+
+@pytest.fixture
+def bfloat16_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton's interpreter (3.7 to 3.9) holds bfloat16 as uint16, and multiplies it as such."""
+    interpreter = pytest.importorskip("triton.runtime.interpreter")
+    dot = interpreter.InterpreterBuilder.create_dot
+
+    def create_dot(self, a, b, *rest):  # type: ignore[no-untyped-def]
+        wide = [
+            interpreter.TensorHandle((x.data.astype(np.uint32) << 16).view(np.float32), interpreter.tl.float32)
+            if x.dtype == interpreter.tl.bfloat16
+            else x
+            for x in (a, b)
+        ]
+        return dot(self, *wide, *rest)
+
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", create_dot)
 
 
 @pytest.fixture(autouse=True)

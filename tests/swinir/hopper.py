@@ -1,6 +1,5 @@
 """Compiles the Triton kernels for a Hopper GPU, which need not be there, and looks at what comes out: of launches M to N."""
 
-import itertools
 import re
 import subprocess
 import sys
@@ -9,12 +8,14 @@ from pathlib import Path
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
+from triton.experimental.gluon._runtime import GluonASTSource
 
 from swinir.triton_blocks import JOINED, PIXELS
 from swinir.triton_direct import direct_kernel
 from swinir.triton_kernels import attention_kernel, first_kernel, join_kernel, mlp_kernel
 from swinir.triton_ordered import DIRECT_LAUNCHES
 from swinir.triton_packing import LAUNCHES
+from swinir.triton_persistent import persistent_kernel
 
 tools = Path(triton.__file__).parent / "backends/nvidia/bin"
 types = dict.fromkeys(["x_TC", "out_TC", "qkv_K3CD", "qkv_3CE", "proj_KDC", "proj_EC", "fc1_CH"], "*bf16")
@@ -45,14 +46,14 @@ def unwritten(sass):
     return found
 
 
-def made(kernel, values, types, num_warps, num_stages=1, maxnreg=None, stack=0):
+def made(kernel, values, types, num_warps, num_stages=1, maxnreg=None, stack=0, source=ASTSource):
     names = kernel.arg_names
     signature = {name: "constexpr" if name in values else types.get(name, "*fp32") for name in names}
     constants = {(names.index(name),): values[name] for name in names if name in values}
     aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name].startswith("*")}
-    source = ASTSource(kernel, signature, constants, aligned)  # as tensors of PyTorch's are
     options = {"num_warps": num_warps, "num_stages": num_stages, "maxnreg": maxnreg}
-    made = compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    asked = source(kernel, signature, constants, aligned)  # as tensors of PyTorch's are
+    made = compile(asked, target=GPUTarget("cuda", 90, 32), options=options)
     assert made.metadata.shared <= 232448, made.metadata.shared  # bytes that a program may have there
     Path("made.cubin").write_bytes(made.asm["cubin"])
     usage = said("cuobjdump", "-res-usage", "made.cubin")
@@ -63,12 +64,13 @@ def made(kernel, values, types, num_warps, num_stages=1, maxnreg=None, stack=0):
 
 first, last = map(int, sys.argv[1:])
 for launch in DIRECT_LAUNCHES[first:last]:
-    ways = [(True, False), (False, True)] if launch.by_distance else [(False, False)]
-    for heads, (inner, edges) in itertools.product((4, 6), ways):
+    for heads in (4, 6):
         values = {"DIM": 60, "HEADS": heads, "EPS": 1e-5, "D": 16, "H": 128, "CHUNK": 64, "PRECISION": "tf32"}
-        values |= {"INNER": inner, "EDGES": edges}
-        spilled = 48 if inner and heads == 4 else 0
-        assert "wgmma" in made(direct_kernel, values, types, launch.num_warps, launch.num_stages, launch.max_registers, spilled)
+        values |= {"EDGES": launch.persistent}
+        assert "wgmma" in made(direct_kernel, values, types, launch.num_warps, launch.num_stages, launch.max_registers)
+    if launch.persistent:
+        types |= {"bias_KL": "*fp16"} | dict.fromkeys(["start", "magic", "more"], "i32")
+        assert "wgmma" in made(persistent_kernel, {}, types, 4, source=GluonASTSource)
 
 for kernel, whole in cases:
     for launch in LAUNCHES[first:last]:
