@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import torch
@@ -13,10 +14,11 @@ from swinir.model import SwinIR
 from swinir.triton_ordered import DirectBlock, fits
 from swinir.triton_packing import LAUNCHES, ONES, Launch, PackedBlock, parts
 
-PIXELS = 64  # of a row that a program of the first convolution takes
+PIXELS = 64  # of a row that a program of the first convolution takes, or of the last
 JOINED = 4096  # values that a program between blocks and convolutions holds of each tensor, or somewhat more
 MAX_PLACES = 2**31  # of a batch: the kernels count in 32 bits
-MAX_PROGRAMS = 2**16  # images, or rows of windows: a grid has fewer
+MAX_PROGRAMS = 2**16  # images, rows of windows or parts of rows: a grid has fewer
+LAST = {"": "conv_last", "pixelshuffledirect": "upsample"}  # the heads that are one convolution
 
 
 class TritonSwinIR(SwinIR):
@@ -46,16 +48,32 @@ class TritonSwinIR(SwinIR):
         conv, bias = widened(rounded.conv_after_body, self._dim, self.width), last_bias(network.conv_after_body)
         self._modules = self._modules | {"conv_after_body": unbiased(conv)}
         self._leave = Join(bias)
+        # What PyTorch multiplies for a head in float32 on a GPU, it first rounds to TF32, of as many digits as float16.
+        self._features_dtype = torch.float32 if dtype == torch.float32 else torch.float16
+        self._last: Last | None = None
+        if self.config.upsampler in LAST:
+            self._last = Last(network.get_submodule(LAST[self.config.upsampler]), self._features_dtype)
+        else:
+            before: Any = widened(rounded.conv_before_upsample, self._dim, self.width, outputs=False)
+            self._modules = self._modules | {"conv_before_upsample": nn.Sequential(*before.to(self._features_dtype), AsFloat())}
+
+    def forward(self, x: Tensor) -> Tensor:
+        window = self.config.window_size
+        batch, rows, cols = x.shape[0], -(-x.shape[2] // window), -(-x.shape[3] // window)
+        programs = max(batch, rows, cols * window // PIXELS + 1)
+        if batch * rows * cols * window**2 * self.width >= MAX_PLACES or programs >= MAX_PROGRAMS:
+            output: Tensor = self._plain[0](x)
+            return output
+        return super().forward(x)
 
     def _features(self, x: Tensor) -> Tensor:
+        """With its channels padded."""
         batch, _, height, width = x.shape
-        programs = max(batch, height // self.config.window_size, -(-width // PIXELS))
-        if batch * height * width * self.width >= MAX_PLACES or programs >= MAX_PROGRAMS:
-            return self._plain[0]._features(x)
         # Channels last all the way, so that nothing is copied to change the layout.
         shallow_BHWC = x.new_empty((batch, height, width, self._dim))
         x_BHWC = x.new_empty((batch, height, width, self.width), dtype=self.norm.weight.dtype)
         y_BHWC = torch.empty_like(x_BHWC)
+        features_BHWC = torch.empty_like(x_BHWC, dtype=self._features_dtype)
         # Triton launches on the current device, wherever the tensors are.
         with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
             self._first(x, shallow_BHWC, x_BHWC)
@@ -67,8 +85,15 @@ class TritonSwinIR(SwinIR):
                         block.mix(y_BHWC, self.mlp)
                     before = y_BHWC
                 join(x_BHWC, channels_last(conv(y_BHWC.permute(0, 3, 1, 2))), x_BHWC)
-            self._leave(shallow_BHWC, channels_last(self.conv_after_body(x_BHWC.permute(0, 3, 1, 2))), shallow_BHWC)
-        return shallow_BHWC.permute(0, 3, 1, 2)
+            self._leave(shallow_BHWC, channels_last(self.conv_after_body(x_BHWC.permute(0, 3, 1, 2))), features_BHWC)
+        return features_BHWC.permute(0, 3, 1, 2)
+
+    def _head(self, features: Tensor, x: Tensor) -> Tensor:
+        if self._last is None:
+            return super()._head(features, x)
+        with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
+            made = self._last(channels_last(features))
+        return made if self.config.upsampler else x + made
 
 
 class First:
@@ -76,7 +101,7 @@ class First:
 
     @torch.no_grad()
     def __init__(self, conv: nn.Conv2d, norm: nn.LayerNorm, precision: str) -> None:
-        from swinir.triton_kernels import first_kernel
+        from swinir.triton_ends import first_kernel
 
         self._kernel, self._eps, self._precision = first_kernel, norm.eps, precision
         dim, self._chans = conv.weight.shape[:2]
@@ -97,12 +122,48 @@ class First:
         )  # fmt: skip
 
 
+class Last:
+    """A last convolution, and the pixel shuffle behind it if there is one, as ``last_kernel`` reads them: padded."""
+
+    @torch.no_grad()
+    def __init__(self, head: nn.Module, dtype: torch.dtype) -> None:
+        from swinir.triton_ends import last_kernel
+
+        self._kernel = last_kernel
+        self._precision = "ieee" if dtype == torch.float32 else "tf32"  # which says nothing to float16
+        (conv,) = (each for each in head.modules() if isinstance(each, nn.Conv2d))
+        shuffles = [each.upscale_factor for each in head.modules() if isinstance(each, nn.PixelShuffle)]
+        self._scale, (self._num, dim) = math.prod(shuffles), conv.weight.shape[:2]
+        c, more = parts(dim + ONES)
+        self._width, self._chunk = c + more, min(more or c, 64)
+        padding = max(16, 1 << (self._num - 1).bit_length()) - self._num
+        weight = F.pad(conv.weight.permute(2, 3, 1, 0), (0, padding, 0, self._width - dim))  # rows, columns, in, out
+        self._weight, self._bias = weight.to(dtype).contiguous(), F.pad(last_bias(conv), (0, padding))
+
+    def __call__(self, x_BHWC: Tensor) -> Tensor:
+        """(B, H, W, C), padded, to (B, colours, H * scale, W * scale) float32."""
+        batch, height, width, _ = x_BHWC.shape
+        scale = self._scale
+        out = x_BHWC.new_empty((batch, self._num // scale**2, height * scale, width * scale), dtype=torch.float32)
+        self._kernel[height, -(-width // PIXELS), batch](
+            x_BHWC, self._weight, self._bias, out, height, width,
+            SCALE=scale, NUM=self._num, OUT=len(self._bias), ALL=self._width, CHUNK=self._chunk, BLOCK=PIXELS,
+            PRECISION=self._precision, num_warps=4,
+        )  # fmt: skip
+        return out
+
+
+class AsFloat(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.float()
+
+
 class Join:
     """The bias of a convolution that runs without, and a LayerNorm, as ``join_kernel`` reads them: padded, in float32."""
 
     @torch.no_grad()
     def __init__(self, bias: Tensor, norm: nn.LayerNorm | None = None) -> None:
-        from swinir.triton_kernels import join_kernel
+        from swinir.triton_ends import join_kernel
 
         self._kernel, self.dim, self._norm = join_kernel, len(bias), norm is not None
         self._parts, self._eps = parts(self.dim + ONES), norm.eps if norm else 0.0
@@ -140,15 +201,17 @@ def unbiased(convs: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def widened(convs: nn.Module, dim: int, width: int) -> nn.Module:
-    """A copy for ``width`` channels instead of ``dim``; what is more of them is not looked at and comes out as 0.
+def widened(convs: nn.Module, dim: int, width: int, *, outputs: bool = True) -> nn.Module:
+    """A copy for ``width`` channels instead of ``dim``; what is more of them is not looked at. If ``outputs`` it also gives as
+    many, what is more as 0.
 
-    On Hopper convolutions in bfloat16 want channels in whole 16 bytes.
+    On Hopper convolutions in 16 bits want channels in whole 16 bytes.
     """
     wide = copy.deepcopy(convs)
     for conv in wide.modules():
         if isinstance(conv, nn.Conv2d) and conv.bias is not None:
-            more_out, more_in = (width - dim if num == dim else 0 for num in (conv.out_channels, conv.in_channels))
+            more_out = width - dim if outputs and conv.out_channels == dim else 0
+            more_in = width - dim if conv.in_channels == dim else 0
             weight = F.pad(conv.weight, (0, 0, 0, 0, 0, more_in, 0, more_out))
             conv.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
             conv.bias = nn.Parameter(F.pad(conv.bias, (0, more_out)), requires_grad=False)

@@ -27,7 +27,7 @@ from swinir.weights import default_cache
 MARGIN = 0.95  # of PyTorch's time: what wins by less may lose the next time
 CHECKED_SIZE = (72, 104)  # holds windows of every kind
 TIMED_SIZE = 512  # 4096 windows: more than any GPU takes at once
-PARTS = ("gelu", "kernels", "packing", "direct", "ordered", "persistent", "blocks", "choice")
+PARTS = ("gelu", "kernels", "ends", "packing", "direct", "ordered", "persistent", "blocks", "choice")
 SOURCES = tuple(f"triton_{part}.py" for part in PARTS)  # what a choice holds for
 
 log = logging.getLogger("swinir")

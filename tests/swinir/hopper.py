@@ -12,7 +12,8 @@ from triton.experimental.gluon._runtime import GluonASTSource
 
 from swinir.triton_blocks import JOINED, PIXELS
 from swinir.triton_direct import direct_kernel
-from swinir.triton_kernels import attention_kernel, first_kernel, join_kernel, mlp_kernel
+from swinir.triton_ends import first_kernel, join_kernel, last_kernel
+from swinir.triton_kernels import attention_kernel, mlp_kernel
 from swinir.triton_ordered import DIRECT_LAUNCHES
 from swinir.triton_packing import LAUNCHES
 from swinir.triton_persistent import persistent_kernel
@@ -84,10 +85,17 @@ for dim, c, more in (60, 64, 0), (180, 128, 64), (240, 256, 0):
     types = {"height": "i32", "width": "i32", "out_TC": "*bf16"}
     ptx = made(first_kernel, values, types, num_warps=4, stack=184 if dim == 240 else 0)
     assert ptx.count("st.global") == ptx.count("st.global.v4.b32")  # 16 bytes at once
-    for row, norm in (padded, False), (padded, True), (dim, False):
-        rows = {"X_ROW": row, "OUT_ROW": row, "NORM": norm, "BLOCK": JOINED // c}
-        types = {"num_tokens": "i32", "y_TC": "*bf16"}
-        types |= dict.fromkeys(["x_TC", "out_TC"], "*bf16") if row == padded else {}
+    chunk = {"ALL": padded, "CHUNK": 64, "BLOCK": PIXELS, "PRECISION": "tf32"}
+    types = {"height": "i32", "width": "i32", "x_TC": "*fp16", "weight_9CO": "*fp16"}
+    for scale, num, out in (1, 3, 16), (2, 12, 16), (4, 48, 64):
+        assert "wgmma" in made(last_kernel, chunk | {"SCALE": scale, "NUM": num, "OUT": out}, types, num_warps=4)
+    for row, norm, x, out in (
+        (padded, False, "*bf16", "*bf16"),
+        (padded, True, "*bf16", "*bf16"),
+        (dim, False, "*fp32", "*fp16"),
+    ):
+        rows = {"X_ROW": row, "OUT_ROW": padded, "NORM": norm, "BLOCK": JOINED // c}
+        types = {"num_tokens": "i32", "x_TC": x, "y_TC": "*bf16", "out_TC": out}
         ptx = made(join_kernel, {"DIM": dim, "EPS": 1e-5, "C_PAD": c, "C_MORE": more} | rows, types, num_warps=4)
         assert ptx.count("st.global") == ptx.count("st.global.v4.b32")  # 16 bytes at once
         assert ".b16" not in "".join(line for line in ptx.splitlines() if "ld.global" in line)

@@ -46,10 +46,14 @@ def test_the_kernels_match_the_goldens(path):
         ((2, 5, 3), {"window_size": 4}),
         ((1, 8, 16), {"embed_dim": 64}),  # heads of 32: one more fills what would hold them
         ((2, 9, 8), {"resi_connection": "3conv"}),
+        ((2, 9, 70), {"upsampler": "pixelshuffle", "embed_dim": 64}),  # as many channels as the head has
+        ((1, 8, 9), {"upsampler": "nearest+conv"}),
+        ((1, 70, 9), {"upsampler": "", "upscale": 1, "in_chans": 1}),
+        ((1, 9, 70), {"upscale": 4}),
     ],
 )
 def test_any_size_and_shape(size, changes, windows, whole):
-    model, x = network(**changes), torch.rand(size[0], 3, *size[1:])
+    model, x = network(**changes), torch.rand(size[0], changes.get("in_chans", 3), *size[1:])
     with torch.inference_mode():
         launch = Launch(4, 1, windows)
         found = TritonSwinIR(model, torch.float32, launch, None if whole else launch)(x)
@@ -108,12 +112,14 @@ def test_gelu_in_float16_is_near_enough(device):
 
 
 @interpreted
+@pytest.mark.parametrize("upsampler", ["pixelshuffledirect", "pixelshuffle"])
 @pytest.mark.parametrize(("width", "launch"), [(36, LAUNCHES[0]), (60, LAUNCHES[0]), (60, DIRECT_LAUNCHES[0])])
-def test_bfloat16_costs_what_it_does_in_pytorch(bfloat16_products, width, launch):
-    model, x = network(embed_dim=width, num_heads=(6, 6)), torch.rand(1, 3, 16, 24)
+def test_bfloat16_costs_what_it_does_in_pytorch(bfloat16_products, width, launch, upsampler):
+    changes = {"embed_dim": width, "num_heads": (6, 6), "upsampler": upsampler}
+    model, x = network(**changes), torch.rand(1, 3, 16, 24)
     with torch.inference_mode():
         found = TritonSwinIR(model, torch.bfloat16, launch)(x)
-        rounded = network(embed_dim=width, num_heads=(6, 6)).set_body_dtype(torch.bfloat16)(x)
+        rounded = network(**changes).set_body_dtype(torch.bfloat16)(x)
         truth = model.double()(x.double())
     errors = [float((each - truth).square().mean().sqrt()) for each in (found, rounded)]
     assert 0 < errors[0] < 2.5 * errors[1]  # the interpreter cuts off what a GPU rounds to nearest
