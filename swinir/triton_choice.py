@@ -25,7 +25,7 @@ from swinir.triton_packing import LAUNCHES, Launch
 from swinir.weights import default_cache
 
 MARGIN = 0.95  # of PyTorch's time: what wins by less may lose the next time
-CHECKED_SIZE = (72, 104)  # holds windows of every kind
+CHECKED_SIZE = (264, 296)  # holds windows of every kind, and as many as a GPU needs for each of its ways
 TIMED_SIZE = 512  # 4096 windows: more than any GPU takes at once
 PARTS = ("gelu", "kernels", "ends", "packing", "direct", "ordered", "persistent", "blocks", "choice")
 SOURCES = tuple(f"triton_{part}.py" for part in PARTS)  # what a choice holds for

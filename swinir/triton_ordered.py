@@ -65,13 +65,15 @@ class DirectBlock(PackedBlock):
         batch, height, width, _ = x_BHWC.shape
         rows, cols = height // 8, width // 8
         inner_rows, inner_cols = rows - bool(self._shift), cols - bool(self._shift)
-        if launch.persistent and self._summing and can_walk(inner_rows, inner_cols):
-            for x_HWC, out_HWC in zip(x_BHWC, out_BHWC, strict=True):
-                self._walk(x_HWC, out_HWC, inner_rows, inner_cols, *self._summing)
-            if self._shift:
-                self._run(x_BHWC, out_BHWC, launch, (rows + cols - 1, 1, batch), edges=True)
-        else:
-            self._run(x_BHWC, out_BHWC, launch, (cols, rows, batch), edges=False)
+        if launch.persistent and self._summing:
+            num_programs = torch.cuda.get_device_properties(x_BHWC.device).multi_processor_count
+            if can_walk(inner_rows, inner_cols, num_programs):
+                for x_HWC, out_HWC in zip(x_BHWC, out_BHWC, strict=True):
+                    self._walk(x_HWC, out_HWC, inner_rows, inner_cols, num_programs, *self._summing)
+                if self._shift:
+                    self._run(x_BHWC, out_BHWC, launch, (rows + cols - 1, 1, batch), edges=True)
+                return
+        self._run(x_BHWC, out_BHWC, launch, (cols, rows, batch), edges=False)
 
     def _run(self, x_BHWC: Tensor, out_BHWC: Tensor, launch: Launch, grid: tuple[int, int, int], *, edges: bool) -> None:
         """A program for each window, or for each of those that a shifted grid wraps around."""
@@ -84,20 +86,22 @@ class DirectBlock(PackedBlock):
             num_warps=launch.num_warps, num_stages=launch.num_stages, maxnreg=launch.max_registers,
         )  # fmt: skip
 
-    def _walk(self, x_HWC: Tensor, out_HWC: Tensor, rows: int, cols: int, qkv: Tensor, proj: Tensor) -> None:
-        """All windows that do not wrap around, by a program for each multiprocessor."""
+    def _walk(self, x_HWC: Tensor, out_HWC: Tensor, rows: int, cols: int, num_programs: int, qkv: Tensor, proj: Tensor) -> None:
+        """All windows that do not wrap around."""
         from swinir.triton_persistent import persistent_kernel
 
-        width, num_programs = x_HWC.shape[1], torch.cuda.get_device_properties(x_HWC.device).multi_processor_count
+        width = x_HWC.shape[1]
         persistent_kernel[(num_programs,)](
             x_HWC, out_HWC, qkv, self._bias[0], proj, self._fc1, self._fc2,
             width, self._shift * (width + 1), -(-(2**32) // cols), 8 * (width - cols), rows * cols, num_warps=4,
         )  # fmt: skip
 
 
-def can_walk(rows: int, cols: int) -> bool:
-    """Whether the row of a window is the upper half of its number times 2^32 over ``cols``, which is rounded up, in 32 bits."""
-    return rows > 0 and cols > 2 and rows * cols**2 < 2**32
+def can_walk(rows: int, cols: int, num_programs: int) -> bool:
+    """Whether each of four groups of warps in a program has two windows or more, for which it is worth to read all weights,
+    and the row of a window is the upper half of its number times 2^32 over ``cols``, which is rounded up, in 32 bits.
+    """
+    return rows * cols >= 8 * num_programs and cols > 2 and rows * cols**2 < 2**32
 
 
 def with_sums(qkv_3CE: Tensor, proj_EC: Tensor) -> tuple[Tensor, Tensor]:

@@ -73,6 +73,7 @@ class Trial:
             return model
 
         self.monkeypatch.setattr(triton_choice, "TIMED_SIZE", 16)
+        self.monkeypatch.setattr(triton_choice, "CHECKED_SIZE", (72, 104))
         self.monkeypatch.setattr(triton_choice, "fits", lambda config: direct is not None)
         self.monkeypatch.setattr(triton_choice, "milliseconds", milliseconds)
         self.monkeypatch.setattr(triton_choice, "recorded", lambda model, x: recorded(model, x) and (lambda x: model(x)))

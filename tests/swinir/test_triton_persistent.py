@@ -26,7 +26,7 @@ DIRECT, PERSISTENT = DIRECT_LAUNCHES[0], DIRECT_LAUNCHES[-1]
 
 @pytest.fixture
 def walks(monkeypatch, bfloat16_products):
-    """How many windows each launch had, on a GPU of two multiprocessors."""
+    """How many windows each launch had, on a GPU of two multiprocessors, which wants 16."""
     module = as_torch(monkeypatch, Path(swinir.__file__).with_name("triton_persistent.py"), 2)
     launches = []
 
@@ -62,10 +62,10 @@ def error(found, truth, x):
 @pytest.mark.parametrize(
     ("size", "launches"),
     [
-        ((1, 24, 40), [15, 15, 8, 8]),  # more windows than there are groups of warps, and as many
-        ((2, 8, 32), [4] * 4),  # of a shifted grid all wrap around
-        ((1, 32, 24), [12, 12]),  # of a shifted grid there are too few columns
-        ((1, 16, 16), []),
+        ((1, 40, 48), [30, 30, 20, 20]),
+        ((2, 32, 32), [16] * 4),  # of a shifted grid there are 9, too few
+        ((1, 64, 24), [24, 24]),  # of a shifted grid in two columns
+        ((1, 8, 40), []),
     ],
 )
 def test_blocks_come_out_as_the_network_has_them(walks, size, launches):
@@ -81,9 +81,9 @@ def test_blocks_come_out_as_the_network_has_them(walks, size, launches):
     assert walks == launches
 
 
-@given(st.integers(1, 1 << 12), st.integers(1, 1 << 12), st.data())
+@given(st.integers(1, 1 << 12), st.integers(3, 1 << 12), st.data())
 def test_the_row_of_a_window_is_found_without_a_division(rows, cols, data):
-    if can_walk(rows, cols):
+    if can_walk(rows, cols, 0):
         magic = -(-(2**32) // cols)
         assert magic < 2**31  # a kernel takes it for a signed one
         for window in (data.draw(st.integers(0, rows * cols - 1)), data.draw(st.integers(1, rows)) * cols - 1):
@@ -91,7 +91,7 @@ def test_the_row_of_a_window_is_found_without_a_division(rows, cols, data):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("size", [(1, 16, 16), (2, 24, 40), (1, 72, 104), (1, 544, 960)])
+@pytest.mark.parametrize("size", [(1, 16, 16), (2, 264, 296), (1, 544, 960)])
 def test_on_a_gpu_blocks_are_those_of_the_direct_kernel(size):
     if torch.cuda.get_device_capability()[0] != 9:
         pytest.skip("the kernel is for Hopper GPUs")
