@@ -112,7 +112,8 @@ class SwinIR(nn.Module):
         self.conv_last = nn.Conv2d(HEAD_FEATURES, chans, 3, padding=1)
 
     def set_body_dtype(self, dtype: torch.dtype) -> SwinIR:
-        """Run the transformer body in ``dtype`` (float32 or bfloat16); both ends and the long skip stay float32.
+        """Run the transformer body in ``dtype`` (float32 or bfloat16); both ends and the long skip stay float32 (TritonSwinIR
+        rounds what the head is given).
 
         bfloat16 holds one 8-bit step near 1.0, so what carries the picture itself never passes through it.
         float16 overflows in this network and is refused.

@@ -1,4 +1,4 @@
-"""SwinIR on a GPU with each block as two Triton kernels or as one."""
+"""SwinIR on a GPU with each block as two Triton kernels or as one, and what is around the blocks in one each."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ LAST = {"": "conv_last", "pixelshuffledirect": "upsample"}  # the heads that are
 class TritonSwinIR(SwinIR):
     """What ``network``, which is in float32, computes with its body in ``dtype``, by the kernels. For inference.
 
+    If that is bfloat16, what a head is given is rounded to float16; where it is more than that holds, no numbers come out.
     ``attention`` and ``mlp`` say how each of the two is launched; where ``mlp`` is None the first does all of a block, and may
     be one of DIRECT_LAUNCHES if the network ``fits``. Raises ImportError without Triton.
     """
@@ -73,7 +74,6 @@ class TritonSwinIR(SwinIR):
         shallow_BHWC = x.new_empty((batch, height, width, self._dim))
         x_BHWC = x.new_empty((batch, height, width, self.width), dtype=self.norm.weight.dtype)
         y_BHWC = torch.empty_like(x_BHWC)
-        features_BHWC = torch.empty_like(x_BHWC, dtype=self._features_dtype)
         # Triton launches on the current device, wherever the tensors are.
         with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
             self._first(x, shallow_BHWC, x_BHWC)
@@ -85,6 +85,7 @@ class TritonSwinIR(SwinIR):
                         block.mix(y_BHWC, self.mlp)
                     before = y_BHWC
                 join(x_BHWC, channels_last(conv(y_BHWC.permute(0, 3, 1, 2))), x_BHWC)
+            features_BHWC = y_BHWC.view(self._features_dtype)  # of as many bytes, and y is done with
             self._leave(shallow_BHWC, channels_last(self.conv_after_body(x_BHWC.permute(0, 3, 1, 2))), features_BHWC)
         return features_BHWC.permute(0, 3, 1, 2)
 
@@ -154,6 +155,8 @@ class Last:
 
 
 class AsFloat(nn.Module):
+    """Behind a convolution in float16, for those in float32."""
+
     def forward(self, x: Tensor) -> Tensor:
         return x.float()
 

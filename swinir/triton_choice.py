@@ -51,9 +51,11 @@ def by_triton(network: SwinIR, rounded: SwinIR, cache: Path | None = None) -> nn
     if not suits_triton(network):
         return rounded
     try:
+        import triton
+
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
         sources = [Path(__file__).with_name(file).read_text() for file in SOURCES]
-        facts = json.dumps([name, torch.__version__, repr(network.config), *sources])
+        facts = json.dumps([name, torch.__version__, triton.__version__, repr(network.config), *sources])
         path = (cache or default_cache()) / "kernels" / f"triton-{hashlib.sha256(facts.encode()).hexdigest()[:16]}.json"
         with torch.cuda.device_of(network.mean):  # type: ignore[no-untyped-call]  # or Triton times another GPU
             choice = once(path, lambda: fastest(network, rounded))

@@ -8,7 +8,7 @@ what it multiplies, and nothing of a picture or of the position bias goes throug
 bias are packed to match (``triton_ordered.py``), all biases in rows that meet a 1; what is skipped begins each sum.
 
 Every window reads all weights and the bias anew, 131 KB beside 16 of its own, on an H200 about as fast as its second cache can:
-there ``triton_persistent.py`` takes those windows that a shifted grid does not wrap around.
+there ``triton_persistent.py`` takes those windows that a shifted grid does not wrap around, where it can.
 """
 
 # ruff: noqa: ANN001, ANN201  (tensors are Triton's own)

@@ -132,7 +132,7 @@ def join_kernel(
     ``bias_3C`` holds the bias, and gain and bias of the LayerNorm.
     """
     ALL: tl.constexpr = C_PAD + C_MORE
-    first = tl.program_id(0).to(tl.int64) * BLOCK  # for pictures of any size
+    first = tl.program_id(0).to(tl.int64) * BLOCK
     x_TC += first * X_ROW
     y_TC += first * ALL
     out_TC += first * OUT_ROW

@@ -66,8 +66,10 @@ class DirectBlock(PackedBlock):
         rows, cols = height // 8, width // 8
         inner_rows, inner_cols = rows - bool(self._shift), cols - bool(self._shift)
         if launch.persistent and self._summing:
-            num_programs = torch.cuda.get_device_properties(x_BHWC.device).multi_processor_count
-            if can_walk(inner_rows, inner_cols, num_programs):
+            gpu = torch.cuda.get_device_properties(x_BHWC.device)
+            num_programs = gpu.multi_processor_count
+            # Compiled for another than Hopper, LLVM ends the process: no exception, which the choice could go on after.
+            if gpu.major == 9 and can_walk(inner_rows, inner_cols, num_programs):
                 for x_HWC, out_HWC in zip(x_BHWC, out_BHWC, strict=True):
                     self._walk(x_HWC, out_HWC, inner_rows, inner_cols, num_programs, *self._summing)
                 if self._shift:

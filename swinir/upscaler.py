@@ -260,7 +260,7 @@ class Upscaler:
         for index, batch in enumerate(batches):
             if not finite[index]:
                 outputs[index] = self._recompute(batch, outputs[index])
-        return list(torch.split(torch.cat(outputs) if len(outputs) > 1 else outputs[0], len(tiles[0])))
+        return list(torch.split(torch.cat(outputs), len(tiles[0])))
 
     def _together(self, tiles: Tensor) -> int:
         """How many tiles of that shape go through the network at once: large ones keep a device busy by themselves."""

@@ -15,6 +15,7 @@ from tiny import from_golden, network
 
 from swinir import triton_blocks
 from swinir.triton_blocks import Join, TritonSwinIR
+from swinir.triton_choice import CHECKED_SIZE
 from swinir.triton_ordered import DIRECT_LAUNCHES, fits
 from swinir.triton_packing import LAUNCHES, Launch, parts
 
@@ -50,6 +51,8 @@ def test_the_kernels_match_the_goldens(path):
         ((1, 8, 9), {"upsampler": "nearest+conv"}),
         ((1, 70, 9), {"upsampler": "", "upscale": 1, "in_chans": 1}),
         ((1, 9, 70), {"upscale": 4}),
+        ((1, 8, 9), {"upscale": 3}),
+        ((1, 8, 9), {"in_chans": 4, "embed_dim": 34, "num_heads": (2, 2)}),
     ],
 )
 def test_any_size_and_shape(size, changes, windows, whole):
@@ -157,6 +160,15 @@ def test_scores_beyond_what_float32_holds_come_out_as_no_number_and_not_as_a_wro
         assert not TritonSwinIR(model, torch.float32, launch)(x).isfinite().any()
 
 
+@interpreted
+@pytest.mark.parametrize("upsampler", ["pixelshuffledirect", "pixelshuffle"])
+def test_features_beyond_what_float16_holds_come_out_as_no_number(bfloat16_products, upsampler):
+    model, x = network(upsampler=upsampler), torch.rand(1, 3, 8, 16)
+    model.conv_after_body.bias.data += 1e5
+    with torch.inference_mode(), np.errstate(all="ignore"):
+        assert not TritonSwinIR(model, torch.bfloat16)(x).isfinite().any()
+
+
 def test_the_network_itself_is_left_as_it_was():
     model = network()
     TritonSwinIR(model, torch.bfloat16)
@@ -196,7 +208,7 @@ def test_the_kernels_compile_for_a_gpu_that_is_not_there(launches, tmp_path):
 @pytest.mark.parametrize("changes", [NARROW, NARROW | {"num_heads": (4, 12)}, NARROW | {"embed_dim": 180}])
 def test_on_a_gpu_the_compiled_kernels_are_as_exact_as_pytorch(changes):
     model = network(**changes).cuda()
-    x = torch.rand(2, 3, 75, 130, device="cuda")
+    x = torch.rand(1, 3, *CHECKED_SIZE, device="cuda")
     with torch.inference_mode():
         rounded = network(**changes).set_body_dtype(torch.bfloat16).cuda()(x)
         truth = model.double()(x.double())

@@ -15,11 +15,13 @@ from tiny import network
 
 import swinir
 from swinir.triton_blocks import TritonSwinIR
+from swinir.triton_choice import CHECKED_SIZE
 from swinir.triton_ordered import DIRECT_LAUNCHES, can_walk
 from swinir.windows import window_layout
 
 triton = pytest.importorskip("triton", reason="Triton is for Linux")
 
+interpreted = pytest.mark.skipif(not triton.knobs.runtime.interpret, reason="there is a GPU to compile for")
 LIGHT = {"embed_dim": 60, "num_heads": (6, 6), "mlp_ratio": 2}
 DIRECT, PERSISTENT = DIRECT_LAUNCHES[0], DIRECT_LAUNCHES[-1]
 
@@ -35,7 +37,7 @@ def walks(monkeypatch, bfloat16_products):
         module.persistent_kernel(*arguments)
 
     monkeypatch.setitem(sys.modules, "swinir.triton_persistent", SimpleNamespace(persistent_kernel=Kernel(module, noted)))
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(multi_processor_count=2))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(major=9, multi_processor_count=2))
     return launches
 
 
@@ -58,13 +60,13 @@ def error(found, truth, x):
     return float((found[..., :60] - truth).square().mean().sqrt() / (truth - x[..., :60]).square().mean().sqrt())
 
 
-@pytest.mark.skipif(not triton.knobs.runtime.interpret, reason="there is a GPU to compile for")
+@interpreted
 @pytest.mark.parametrize(
     ("size", "launches"),
     [
         ((1, 40, 48), [30, 30, 20, 20]),
         ((2, 32, 32), [16] * 4),  # of a shifted grid there are 9, too few
-        ((1, 64, 24), [24, 24]),  # of a shifted grid in two columns
+        ((1, 80, 24), [30, 30]),  # of a shifted grid there are enough, 18, but in two columns
         ((1, 8, 40), []),
     ],
 )
@@ -81,7 +83,35 @@ def test_blocks_come_out_as_the_network_has_them(walks, size, launches):
     assert walks == launches
 
 
-@given(st.integers(1, 1 << 12), st.integers(3, 1 << 12), st.data())
+@interpreted
+@pytest.mark.parametrize("major", [8, 10])
+def test_other_gpus_than_hoppers_go_by_the_direct_kernel(walks, monkeypatch, major):
+    gpu = SimpleNamespace(major=major, multi_processor_count=2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: gpu)
+    x = features(1, 40, 48)
+    out = torch.empty_like(x)
+    TritonSwinIR(network(**LIGHT), torch.bfloat16, PERSISTENT).groups[0][0][0].attend(x, out, PERSISTENT, whole=True)
+    assert walks == []
+
+
+@interpreted
+@pytest.mark.parametrize("offset", [500.0, -500.0, -78.0])
+def test_scores_beyond_what_float32_holds_come_out_as_no_number(walks, offset):
+    model, x = network(**LIGHT), features(1, 40, 48)
+    for block in model.layers[0].residual_group.blocks:
+        block.attn.relative_position_bias_table.data += offset  # which a softmax does not see
+    out = torch.empty_like(x)
+    TritonSwinIR(model, torch.bfloat16, PERSISTENT).groups[0][0][0].attend(x, out, PERSISTENT, whole=True)
+    assert walks
+    assert not out[..., :60].isfinite().any()
+
+
+def test_the_picture_that_a_choice_is_checked_on_has_windows_enough_for_a_hopper_gpu():
+    rows, cols = (size // 8 - 1 for size in CHECKED_SIZE)
+    assert can_walk(rows, cols, 132)
+
+
+@given(st.integers(1, 1 << 12), st.integers(1, 1 << 12), st.data())
 def test_the_row_of_a_window_is_found_without_a_division(rows, cols, data):
     if can_walk(rows, cols, 0):
         magic = -(-(2**32) // cols)
