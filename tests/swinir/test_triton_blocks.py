@@ -47,19 +47,32 @@ def test_the_kernels_match_the_goldens(path):
         ((2, 5, 3), {"window_size": 4}),
         ((1, 8, 16), {"embed_dim": 64}),  # heads of 32: one more fills what would hold them
         ((2, 9, 8), {"resi_connection": "3conv"}),
-        ((2, 9, 70), {"upsampler": "pixelshuffle", "embed_dim": 64}),  # as many channels as the head has
-        ((1, 8, 9), {"upsampler": "nearest+conv"}),
-        ((1, 70, 9), {"upsampler": "", "upscale": 1, "in_chans": 1}),
-        ((1, 9, 70), {"upscale": 4}),
-        ((1, 8, 9), {"upscale": 3}),
-        ((1, 8, 9), {"in_chans": 4, "embed_dim": 34, "num_heads": (2, 2)}),
     ],
 )
 def test_any_size_and_shape(size, changes, windows, whole):
-    model, x = network(**changes), torch.rand(size[0], changes.get("in_chans", 3), *size[1:])
+    model, x = network(**changes), torch.rand(size[0], 3, *size[1:])
     with torch.inference_mode():
         launch = Launch(4, 1, windows)
         found = TritonSwinIR(model, torch.float32, launch, None if whole else launch)(x)
+        torch.testing.assert_close(found.double(), model.double()(x.double()), rtol=0, atol=1e-5)
+
+
+@interpreted
+@pytest.mark.parametrize(
+    ("size", "changes"),
+    [
+        ((2, 3, 8, 66), {"upsampler": "pixelshuffle", "embed_dim": 64}),  # as many channels as the head has
+        ((1, 3, 8, 9), {"upsampler": "nearest+conv"}),
+        ((1, 1, 66, 8), {"upsampler": "", "upscale": 1, "in_chans": 1}),
+        ((1, 3, 8, 66), {"upscale": 4}),
+        ((1, 3, 8, 9), {"upscale": 3}),
+        ((1, 4, 8, 9), {"in_chans": 4, "embed_dim": 34, "num_heads": (2, 2)}),
+    ],
+)
+def test_any_head_and_colours(size, changes):
+    model, x = network(**changes), torch.rand(size)
+    with torch.inference_mode():
+        found = TritonSwinIR(model, torch.float32)(x)
         torch.testing.assert_close(found.double(), model.double()(x.double()), rtol=0, atol=1e-5)
 
 
