@@ -68,8 +68,10 @@ class DirectBlock(PackedBlock):
         if launch.persistent and self._summing:
             gpu = torch.cuda.get_device_properties(x_BHWC.device)
             num_programs = gpu.multi_processor_count
-            # Compiled for another than Hopper, LLVM ends the process: no exception, which the choice could go on after.
-            if gpu.major == 9 and can_walk(inner_rows, inner_cols, num_programs):
+            # Compiled for another than Hopper, LLVM ends the process: no exception, which the choice could go on after. AMD's
+            # have a 9 there too.
+            is_hopper = gpu.major == 9 and torch.version.hip is None
+            if is_hopper and can_walk(inner_rows, inner_cols, num_programs):
                 for x_HWC, out_HWC in zip(x_BHWC, out_BHWC, strict=True):
                     self._walk(x_HWC, out_HWC, inner_rows, inner_cols, num_programs, *self._summing)
                 if self._shift:

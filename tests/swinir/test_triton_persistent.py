@@ -84,10 +84,11 @@ def test_blocks_come_out_as_the_network_has_them(walks, size, launches):
 
 
 @interpreted
-@pytest.mark.parametrize("major", [8, 10])
-def test_other_gpus_than_hoppers_go_by_the_direct_kernel(walks, monkeypatch, major):
+@pytest.mark.parametrize(("major", "hip"), [(8, None), (10, None), (9, "6.4")])
+def test_other_gpus_than_hoppers_go_by_the_direct_kernel(walks, monkeypatch, major, hip):
     gpu = SimpleNamespace(major=major, multi_processor_count=2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: gpu)
+    monkeypatch.setattr(torch.version, "hip", hip)
     x = features(1, 40, 48)
     out = torch.empty_like(x)
     TritonSwinIR(network(**LIGHT), torch.bfloat16, PERSISTENT).groups[0][0][0].attend(x, out, PERSISTENT, whole=True)
