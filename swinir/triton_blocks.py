@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from swinir.model import SwinIR
 from swinir.triton_ordered import DirectBlock, fits
-from swinir.triton_packing import LAUNCHES, ONES, Launch, PackedBlock, parts
+from swinir.triton_packing import LAUNCHES, ONES, Launch, PackedBlock, parts, power_of_two
 
 PIXELS = 64  # of a row that a program of the first convolution takes, or of the last
 JOINED = 4096  # values that a program between blocks and convolutions holds of each tensor, or somewhat more
@@ -107,7 +107,7 @@ class First:
         self._kernel, self._eps, self._precision = first_kernel, norm.eps, precision
         dim, self._chans = conv.weight.shape[:2]
         self._parts, factors = parts(dim + ONES), 9 * self._chans
-        self._factors = max(16, 1 << (factors - 1).bit_length())
+        self._factors = power_of_two(factors)
         more = sum(self._parts) - dim
         self._weight = F.pad(conv.weight.reshape(dim, factors).T, (0, more, 0, self._factors - factors)).contiguous()
         self._bias = F.pad(torch.stack([last_bias(conv), norm.weight, norm.bias]), (0, more))
@@ -137,7 +137,7 @@ class Last:
         self._scale, (self._num, dim) = math.prod(shuffles), conv.weight.shape[:2]
         c, more = parts(dim + ONES)
         self._width, self._chunk = c + more, min(more or c, 64)
-        padding = max(16, 1 << (self._num - 1).bit_length()) - self._num
+        padding = power_of_two(self._num) - self._num
         weight = F.pad(conv.weight.permute(2, 3, 1, 0), (0, padding, 0, self._width - dim))  # rows, columns, in, out
         self._weight, self._bias = weight.to(dtype).contiguous(), F.pad(last_bias(conv), (0, padding))
 

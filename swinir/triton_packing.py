@@ -113,11 +113,16 @@ def rounded_and_rest(bias: Tensor, dtype: torch.dtype) -> Tensor:
 
 def parts(size: int) -> tuple[int, int]:
     """Two powers of two, of 16 or more, the first the larger, that hold ``size`` together; the second is 0 where one does."""
-    whole = max(16, 1 << (size - 1).bit_length())
-    rest = max(16, 1 << (size - whole // 2 - 1).bit_length())
+    whole = power_of_two(size)
+    rest = power_of_two(size - whole // 2)
     return (whole // 2, rest) if rest < whole // 2 else (whole, 0)
 
 
 def head_width(part: int) -> int:
     """D_PAD for heads of ``part`` channels, with one more behind them."""
-    return max(16, 1 << part.bit_length())
+    return power_of_two(part + 1)
+
+
+def power_of_two(size: int) -> int:
+    """The least that holds ``size``, of those that the matrix units take: 16 or more."""
+    return max(16, 1 << (size - 1).bit_length())

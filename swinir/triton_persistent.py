@@ -207,8 +207,8 @@ def persistent_kernel(x_TC, out_TC, qkv_3CE, bias_KL, proj_EC, fc1_CH, fc2_HC, w
     """
     x_TC += start * 64
     out_TC += start * 64
-    bias_shared = gl.allocate_shared_memory(gl.float32, [6, 4096], SHARED_FLAT)
-    for head in range(0, 6):
+    bias_shared = gl.allocate_shared_memory(gl.float32, [HEADS, 4096], SHARED_FLAT)
+    for head in range(0, HEADS):
         keep_bias(bias_KL + head * 4096, bias_shared.index(head))
     row = gl.arange(0, 64, layout=gl.SliceLayout(1, LOAD_64))[:, None]
     column = gl.arange(0, 64, layout=gl.SliceLayout(0, LOAD_64))[None, :]

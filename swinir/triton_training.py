@@ -12,6 +12,7 @@ from torch import Tensor
 from swinir.agreement import TOKENS, has_gradients, suits_triton
 from swinir.graphs import brief
 from swinir.model import Block, SwinIR
+from swinir.triton_packing import power_of_two
 
 PROGRAMS = 44  # a head, of the backward kernel, each with a sum of the position bias of its own
 NUM_WARPS = 4
@@ -136,6 +137,6 @@ def constants(qkv_BHWC: Tensor, bias_KLL: Tensor, window: int) -> dict[str, Any]
     dim, heads = qkv_BHWC.shape[3] // 3, len(bias_KLL)
     part = dim // heads
     return {
-        "DIM": dim, "HEADS": heads, "WINDOW": window, "SCALE": part**-0.5, "D_PAD": max(16, 1 << (part - 1).bit_length()),
+        "DIM": dim, "HEADS": heads, "WINDOW": window, "SCALE": part**-0.5, "D_PAD": power_of_two(part),
         "L_PAD": TOKENS, "PRECISION": "ieee" if qkv_BHWC.dtype == torch.float32 else "tf32",
     }  # fmt: skip
