@@ -27,7 +27,7 @@ from swinir.transfer import placed
 from swinir.triton_blocks import TritonSwinIR
 
 # Input pixels that neighbouring tiles share: a body of up to 24 blocks sees less far. With trained lightweight weights 16
-# pixels keep tiled and untiled output about 80 dB apart.
+# pixels keep tiled and untiled output 74 to 82 dB apart.
 OVERLAP = 32
 OVERLAP_SHALLOW = 16
 BATCH_PIXELS = 1 << 20
