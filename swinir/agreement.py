@@ -14,6 +14,11 @@ TOKENS = 64  # of a window, as the Triton kernels hold them
 TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 0.2}  # SwinIR-L has 0.08 in bfloat16; what is lost is off by 1
 
 
+def power_of_two(size: int) -> int:
+    """The least that holds ``size``, of those that the matrix units take: 16 or more."""
+    return max(16, 1 << (size - 1).bit_length())
+
+
 def suits_triton(network: SwinIR) -> bool:
     """Whether the Triton kernels have room for its windows, and its GPU multiplies bfloat16."""
     device = network.mean.device

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from swinir.agreement import power_of_two
 from swinir.model import SwinIR
 from swinir.triton_ordered import DirectBlock, fits
-from swinir.triton_packing import LAUNCHES, ONES, Launch, PackedBlock, parts, power_of_two
+from swinir.triton_packing import LAUNCHES, ONES, Launch, PackedBlock, parts
 
 PIXELS = 64  # of a row that a program of the first convolution takes, or of the last
 JOINED = 4096  # values that a program between blocks and convolutions holds of each tensor, or somewhat more

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from swinir.agreement import power_of_two
 from swinir.blocks import TOKENS, packed
 from swinir.model import Block
 
@@ -121,8 +122,3 @@ def parts(size: int) -> tuple[int, int]:
 def head_width(part: int) -> int:
     """D_PAD for heads of ``part`` channels, with one more behind them."""
     return power_of_two(part + 1)
-
-
-def power_of_two(size: int) -> int:
-    """The least that holds ``size``, of those that the matrix units take: 16 or more."""
-    return max(16, 1 << (size - 1).bit_length())

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from swinir.agreement import TOKENS, has_gradients, suits_triton
+from swinir.agreement import TOKENS, has_gradients, power_of_two, suits_triton
 from swinir.graphs import brief
 from swinir.model import Block, SwinIR
-from swinir.triton_packing import power_of_two
 
 PROGRAMS = 44  # a head, of the backward kernel, each with a sum of the position bias of its own
 NUM_WARPS = 4
