@@ -20,6 +20,7 @@ PICTURE_CODECS = ("png", "gif")  # RGB of full range, without a container around
 DeinterlaceChoice = Literal["bwdif", "bwdif-fields", "progressive"]
 
 DEFAULT_CRF = {"libx264": 16, "libx265": 18, "libsvtav1": 24}
+MAX_CRF = {"libx264": 51, "libx265": 51, "libsvtav1": 63}  # x264 itself takes more, and means 51
 DEFAULT_PRESET = {"libx264": "medium", "libx265": "medium", "libsvtav1": "8"}
 
 # Which weights are in use, said better by their digest.
@@ -122,6 +123,8 @@ class VideoConfig(RunConfig):
     def _fill_encoder_defaults(self) -> Self:
         if self.codec not in DEFAULT_CRF and self.crf is not None:
             raise ValueError(f"{self.codec} takes no crf")
+        if self.crf is not None and self.crf > MAX_CRF[self.codec]:
+            raise ValueError(f"{self.codec} takes a crf from 0 to {MAX_CRF[self.codec]}")
         if self.crf is None:
             object.__setattr__(self, "crf", DEFAULT_CRF.get(self.codec))
         if self.preset is None:

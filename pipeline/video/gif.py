@@ -19,7 +19,7 @@ import av
 import av.error
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from pipeline.errors import ConfigError, OutputError
@@ -152,18 +152,19 @@ def check_gif(timeline: Timeline, spec: EncodeSpec, name: str) -> list[str]:
 
 
 def loops_of(media: str | BinaryIO) -> int | None:
-    """How often a source repeats: its own count where it is a GIF (0 for ever, None for once), for ever where it is not."""
-    if isinstance(media, str):
-        with open(media, "rb") as file:
-            start = file.read(4096)
-    else:
+    """How often a source is repeated, as a GIF says it (0 for ever, None not at all); for ever where it is no animation."""
+    if not isinstance(media, str):
         media.seek(0)
-        start = media.read(4096)
-        media.seek(0)
-    if not start.startswith(b"GIF8"):
+    try:
+        with Image.open(media, formats=("GIF", "PNG", "WEBP")) as image:
+            kind, loop = image.format, image.info.get("loop")
+    except (UnidentifiedImageError, SyntaxError):  # the latter of a PNG that is damaged
         return 0
-    _, found, count = start.partition(LOOP_BLOCK)
-    return int.from_bytes(count[:2], "little") if found else None
+    finally:
+        if not isinstance(media, str):
+            media.seek(0)
+    # The others count how often it is shown.
+    return loop if kind == "GIF" or not loop else loop - 1 or None
 
 
 def write_gif(

@@ -85,6 +85,7 @@ def test_the_help_says_what_the_exit_codes_mean(swinir):
         (("--model", "lightwight-x2"), "did you mean 'lightweight-x2'?"),
         (("--codec", "h264"), "'libx265'"),
         (("--crf", "99"), "less than or equal to 63"),
+        (("--crf", "52"), "libx264 takes a crf from 0 to 51"),
         (("--codec", "ffv1", "--crf", "1"), "takes no crf"),
         (("--tile", "1"), "tile"),
         (("--stream", "7"), "stream 7 is not a video stream"),
