@@ -259,7 +259,7 @@ def test_a_video_with_ray_and_a_second_time(clip):
 
 
 def test_sigterm_stops_at_once_in_one_line_and_the_same_command_goes_on(tmp_path):
-    source = write_video(tmp_path / "in.mp4", 100, size=(96, 72))
+    source = write_video(tmp_path / "in.mp4", 100, size=(64, 48))
     command = ("video", source, tmp_path / "out.mp4", "--preset", "ultrafast", "--segment-seconds", "1", "--json")
     terminated = start(*command)
     wait_for_commit(terminated, tmp_path)
