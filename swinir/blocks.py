@@ -6,6 +6,7 @@ import copy
 import ctypes
 import itertools
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from swinir.windows import shift_masks
 
 TOKENS = 64  # L of vectors.h
 NO_WEIGHT = -1e9  # among scores
+LN_2 = math.log(2)
 ENTRY_POINTS = {torch.float32: "swinir_run_blocks", torch.bfloat16: "swinir_run_blocks_bf16"}
 
 
@@ -45,7 +47,8 @@ def fused(network: SwinIR, dtype: torch.dtype = torch.float32) -> SwinIR:
 
 def kernel_for(config: SwinIRConfig, dtype: torch.dtype) -> ctypes.CDLL | None:
     """The compiled kernel, where it can be had, has room for such windows and has a way for ``dtype``."""
-    if config.window_size**2 > TOKENS or (dtype == torch.bfloat16 and not multiplies_bfloat16()):
+    odd = any(config.embed_dim // heads % 2 for heads in config.num_heads)  # in bfloat16 channels go by two
+    if config.window_size**2 > TOKENS or (dtype == torch.bfloat16 and (odd or not multiplies_bfloat16())):
         return None
     return block_kernel()
 
@@ -74,11 +77,14 @@ class FusedSwinIR(SwinIR):
         self._modules = self._modules | {"conv_after_body": in_dtype(network.conv_after_body, dtype)}
         self._dtype = dtype
 
+    @torch.no_grad()
     def _body(self, shallow: Tensor) -> Tensor:
-        x_BHWC = self.patch_embed.norm(shallow.permute(0, 2, 3, 1))
+        x_BHWC = self.patch_embed.norm(shallow.permute(0, 2, 3, 1)).contiguous()
+        y_BHWC = torch.empty_like(x_BHWC)  # two for all groups: memory that is new has to be cleared by the system
         for packed, conv in self._groups:
-            y_BHWC = packed.run(self._run_blocks, x_BHWC)
-            x_BHWC = x_BHWC + conv(y_BHWC.to(self._dtype).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            packed.run(self._run_blocks, x_BHWC, y_BHWC)
+            convolved_BCHW = conv(y_BHWC.to(self._dtype).permute(0, 3, 1, 2))
+            x_BHWC, y_BHWC = torch.add(x_BHWC, convolved_BCHW.permute(0, 2, 3, 1), out=y_BHWC), x_BHWC
         body: Tensor = self.norm(x_BHWC).to(self._dtype).permute(0, 3, 1, 2)
         return body
 
@@ -98,14 +104,11 @@ class PackedGroup:
         self._pointers = addresses(itertools.chain.from_iterable(self._tensors))
         self._heads, self._hidden, self._window = blocks[0].attn.num_heads, blocks[0].mlp.fc1.out_features, window_size
 
-    def run(self, run_blocks: Callable[..., object], x_BHWC: Tensor) -> Tensor:
-        """(B, H, W, C) float32, H and W whole windows, to the same."""
-        x_BHWC = x_BHWC.contiguous()
-        y_BHWC = torch.empty_like(x_BHWC)
+    def run(self, run_blocks: Callable[..., object], x_BHWC: Tensor, y_BHWC: Tensor) -> None:
+        """(B, H, W, C) float32, contiguous, H and W whole windows, to the same."""
         shape = shape_of(x_BHWC, self._heads, self._window, self._hidden)
         in_place, num_blocks = ctypes.c_int64(0), len(self._tensors)
         run_blocks(address(x_BHWC), address(y_BHWC), in_place, shape, self._pointers, num_blocks, torch.get_num_threads())
-        return y_BHWC
 
 
 def shape_of(x_BHWC: Tensor, heads: int, window_size: int, hidden: int) -> ctypes.Array[ctypes.c_int64]:
@@ -137,15 +140,17 @@ def factors(weight: Tensor, dtype: torch.dtype) -> Tensor:
 def packed(block: Block, shifted: bool, window_size: int) -> Iterator[Tensor]:
     """The nine tensors of a block in the order of ``Block`` in window.h.
 
-    The gain and bias of a LayerNorm go into the linear layer behind it, the scale of the scores into the queries.
+    The gain and bias of a LayerNorm go into the linear layer behind it, the scale of the scores into the queries; their powers
+    are those of 2.
     """
     attn, mlp = block.attn, block.mlp
     dim = attn.proj.in_features
     scale = attn.qkv.weight.new_ones(3 * dim, 1)
-    scale[:dim] = (dim // attn.num_heads) ** -0.5
+    scale[:dim] = (dim // attn.num_heads) ** -0.5 / LN_2
     yield attn.qkv.weight * block.norm1.weight * scale
     yield (attn.qkv.bias + attn.qkv.weight @ block.norm1.bias) * scale[:, 0]
-    yield position_bias(attn.relative_position_bias_table.index_select(0, attn.relative_position_index), shifted, window_size)
+    bias = attn.relative_position_bias_table.index_select(0, attn.relative_position_index)
+    yield position_bias(bias, shifted, window_size) / LN_2
     yield attn.proj.weight
     yield attn.proj.bias
     yield mlp.fc1.weight * block.norm2.weight

@@ -14,6 +14,7 @@ struct TurnedWeights {  // as (in, out), filled up as those of Block are
     const Factor *qkv, *proj, *fc1, *fc2;
 };
 
+constexpr float LN_2 = 0.693147181f;  // of scores, which are powers of 2
 constexpr int SQUARE = 16;  // rows and columns that ``crossed`` turns at a time
 constexpr int64_t whole_columns(int64_t columns) { return (columns + L - 1) / L * L; }
 constexpr int LANES = 16;  // that gradients of a bias are added up in
@@ -167,8 +168,8 @@ void backward_attention(const Shape& s, const BackwardScratch<Factor>& scratch, 
                     const auto [one, other] = get(weights, key, token);
                     put_by_token(by_keys, key, token, one);
                     put_by_token(by_keys, key + 1, token, other);
-                    first = one * (first - at(change + token));
-                    second = other * (second - at(change + token));
+                    first = one * LN_2 * (first - at(change + token));
+                    second = other * LN_2 * (second - at(change + token));
                     put(d_scores, key, token, first, second);
                     put_by_token(d_by_keys, key, token, first);
                     put_by_token(d_by_keys, key + 1, token, second);
@@ -208,11 +209,15 @@ void backward_window(const Shape& s, const Block<Factor>& block, const TurnedWei
 
     load(image, place, scratch.x, channels, tokens);
     normalize(scratch.x, +scratch.normal1, channels, scales1);
-    linear(block.qkv, block.qkv_bias, scratch.normal1, 3 * channels, channels, rows_to(+scratch.qkv));
+    linear(block.qkv, block.qkv_bias, scratch.normal1, 3 * channels, channels,
+           [=, qkv = +scratch.qkv, factors = scratch.forward.qkv](int row, int token, Floats first, Floats second) {
+               put(qkv, row, token, first, second);
+               put_qkv(factors, channels, row, token, first, second);
+           });
     for (int head = 0; head < s.heads; head++) {
         Factor* weights = scratch.weights + head * L * L;
         float* share = scratch.shares + head * L;
-        const Head<Factor> here(scratch.qkv, channels, depth, head, scratch.forward);
+        const Head<Factor> here(scratch.forward.qkv, channels, depth, head, scratch.forward.keys_of(head));
         score(here, position + head * L * L, depth, L, weights, share);
         product(here.values, weights, depth, L, [](int, int) { return Floats{}; },
                 [=, out = scratch.attended + head * depth * L](int row, int token, Floats first, Floats second) {
@@ -230,8 +235,8 @@ void backward_window(const Shape& s, const Block<Factor>& block, const TurnedWei
     linear(turned_weights.fc2, nullptr, scratch.d_out, hidden, channels, rows_to(+scratch.d_hidden));
     for (int i = 0; i < hidden * L; i += WIDTH) {
         const Floats value = at(scratch.hidden + i);
-        at(scratch.d_hidden + i) *= gelu_slope(value, PHI);
-        at(scratch.hidden + i) = gelu(value, PHI);
+        at(scratch.d_hidden + i) *= gelu_slope(value);
+        at(scratch.hidden + i) = gelu(value);
     }
     add_to(gradients.fc2, scratch.d_out, channels, columns_of(scratch.hidden, hidden), hidden, +scratch.left);
     linear(turned_weights.fc1, nullptr, scratch.d_hidden, channels, hidden, rows_to(+scratch.d_normal));

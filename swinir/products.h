@@ -43,6 +43,10 @@ inline Floats multiply_add(Floats sum, float w, Floats x) { return sum + w * x; 
 inline const float* by_depth(const float* in, int, float*) { return in; }
 inline Matrix<float, 1> by_token(const float* in, int, float*) { return {in, L}; }
 inline Matrix<float, L> turned(const float* in, int, float*) { return {in, 1}; }
+inline float* row_of(float* in, int row) { return in + row * L; }
+inline const float* row_of(const float* in, int row) { return in + row * L; }
+inline Floats power_of_2(const float*, Floats y) { return power_of_2(y); }
+inline Floats gelu_for(const float*, Floats x) { return gelu(x); }
 inline void put(float* out, int row, int token, Floats first, Floats second) {
     at(out + row * L + token) = first;
     at(out + (row + 1) * L + token) = second;
@@ -75,6 +79,11 @@ inline __m512i zipped(Floats first, Floats second) {
                                                     8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
     return _mm512_permutexvar_epi16(_mm512_load_si512(ZIP), (__m512i)_mm512_cvtne2ps_pbh(second, first));
 }
+
+inline Pair* row_of(Pair* in, int row) { return in + row / 2 * L; }
+inline const Pair* row_of(const Pair* in, int row) { return in + row / 2 * L; }
+inline Floats power_of_2(const Pair*, Floats y) { return rough_power_of_2(y); }
+inline Floats gelu_for(const Pair*, Floats x) { return rough_gelu(x); }
 
 inline void put(Pair* out, int row, int token, Floats first, Floats second) {
     _mm512_store_si512(out + row / 2 * L + token, zipped(first, second));
@@ -112,8 +121,9 @@ Matrix<Pair, 1> by_token(const float* in, int rows, Pair* out) {
 }
 
 #if !defined(SWINIR_TILES)
-// (rows, L) floats as the matrix (L, rows).
+// (rows, L) as the matrix (L, rows).
 inline Matrix<Pair, L> turned(const float* in, int rows, Pair* out) { return {by_depth(in, rows, out), 1}; }
+inline Matrix<Pair, L> turned(const Pair* in, int, Pair*) { return {in, 1}; }
 #endif
 #endif
 
@@ -256,8 +266,13 @@ inline void product(Matrix<Pair, 1> w, const Pair* in, int rows, int depth, Star
     finish(num_squares - 1, 0, 2 * TILE);
 }
 
-// (rows, L) floats as the matrix (L, rows).
-Matrix<Pair, 1> turned(const float* in, int rows, Pair* out) {
+inline __m512i pairs_of(const Pair* in, int rows, int row, int token) {
+    return _mm512_maskz_load_epi32(row < rows ? 0xffff : 0, in + row / 2 * L + token);
+}
+
+// (rows, L) floats, or an even number of rows in pairs, as the matrix (L, rows).
+template <class In>
+Matrix<Pair, 1> turned(const In* in, int rows, Pair* out) {
     const int pairs = deep(rows, out);
     for (int pair = 0; pair < pairs; pair += TILE)
         for (int token = 0; token < L; token += TILE) {

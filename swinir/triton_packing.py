@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -54,8 +53,7 @@ class PackedBlock:
         d, h = head_width(part), -(-hidden // CHUNK) * CHUNK
         self._padded = c, more, d, h
         qkv, qkv_bias, bias, proj, proj_bias, fc1, fc1_bias, fc2, fc2_bias = packed(block, shifted, window_size)
-        base = qkv.new_tensor([1 / math.log(2), 1, 1]).repeat_interleave(dim)
-        by_head = with_bias(qkv.T * base, qkv_bias * base, c + more, dtype).view(-1, 3, heads, part)
+        by_head = with_bias(qkv.T, qkv_bias, c + more, dtype).view(-1, 3, heads, part)
         by_head = F.pad(by_head, (0, d - part))
         by_head[dim, 2, :, part] = 1
         weights = (
@@ -70,7 +68,7 @@ class PackedBlock:
             weight.to(each).contiguous() for weight, each in zip(weights, dtypes, strict=True)
         )
         # Kinds, K, queries, keys. Read by every window: half the bytes where products are rounded anyway, in 11 bits.
-        bias = (bias.transpose(-1, -2) / math.log(2)).contiguous()
+        bias = bias.transpose(-1, -2).contiguous()
         self._bias = bias if dtype == torch.float32 else bias.clamp(min=torch.finfo(torch.float16).min).half()
         self._proj_bias, self._fc2_bias = (F.pad(each, (0, c + more - dim)) for each in (proj_bias, fc2_bias))
 

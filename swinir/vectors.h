@@ -37,55 +37,79 @@ inline Floats largest(Floats a, Floats b) { return a > b ? a : b; }
 inline Floats smallest(Floats a, Floats b) { return a < b ? a : b; }
 #endif
 
-// e^x for x < 88, 1e-38 below -87: 2^n * e^r with |r| <= ln2 / 2, a polynomial fitted for the least relative error. That is
-// 1e-7 near 0 and 2e-6 at 60, by what ln2 is off as a float.
-inline Floats exponential(Floats x) {
-    x = largest(x, all(-87.0f));
+// 2^y to 1e-7 of it: 2^n * 2^r with |r| <= 0.5, a polynomial fitted for the least relative error. Where that is more than floats
+// hold, it is more than 1e38.
+inline Floats power_of_2(Floats y) {
+#if defined(__AVX512F__)
+    Floats n = _mm512_maskz_roundscale_ps(0xffff, y, 8), r = y - n;
+#else
     constexpr float ROUND = 12582912.0f;  // 1.5 * 2^23: adding it leaves a whole number in the low bits
-    Floats shifted = x * 1.44269504f + ROUND;
-    Floats r = x - (shifted - ROUND) * 0.693147181f;
-    Floats p = r * 0.00829765194f + 0.0419153818f;
-    p = p * r + 0.166675748f;
-    p = p * r + 0.499988949f;
-    p = p * r + 0.999999692f;
+    y = smallest(largest(y, all(-126.0f)), all(127.0f));
+    Floats shifted = y + ROUND, r = y - (shifted - ROUND);
+#endif
+    Floats p = r * 0.0013276467f + 0.00967554129f;
+    p = p * r + 0.055507133f;
+    p = p * r + 0.240221197f;
+    p = p * r + 0.693146967f;
     p = p * r + 1.00000007f;
+#if defined(__AVX512F__)
+    return _mm512_maskz_scalef_ps(0xffff, p, n);
+#else
     Ints power = (reinterpret_cast<Ints>(shifted) + 127) << 23;
     return p * reinterpret_cast<Floats>(power);
+#endif
 }
 
-// Phi as a polynomial in x^2, fitted for the least error of x * Phi(x), and from ``end`` on what it is there.
-template <int TERMS>
-struct Phi {
-    float end, terms[TERMS];
-};
-constexpr Phi<14> PHI{5.5f, {-0.00091174632f, 0.0025922631f, -0.0025182146f, 0.0024753428f, -0.0062927124f, 0.011425276f,
-                             -0.015373257f, 0.020029547f, -0.025941897f, 0.032113593f, -0.038804694f, 0.047735605f,
-                             -0.064171978f, 0.12855195f}};  // to 1e-6, and 1e-7 of x
-constexpr Phi<9> ROUGH_PHI{4.5f, {0.0033536829f, -0.0093285305f, 0.012208534f, -0.016744054f, 0.027629398f, -0.040555764f,
-                                  0.054818569f, -0.07717196f, 0.15690211f}};  // to 3e-5, for what becomes bfloat16
+// Phi(x) - 0.5 from -PHI_END to PHI_END, as a polynomial in x^2 fitted for the least error of x * Phi(x): 1e-6, and 1e-7 of x.
+constexpr float PHI_END = 5.5f;
+constexpr float PHI[] = {-0.00091174632f, 0.0025922631f, -0.0025182146f, 0.0024753428f, -0.0062927124f, 0.011425276f,
+                         -0.015373257f,   0.020029547f,  -0.025941897f,  0.032113593f,  -0.038804694f,  0.047735605f,
+                         -0.064171978f,   0.12855195f};
 
-// How much of a normal distribution lies between 0 and ``near``, which is within the range of ``phi``.
-template <int TERMS>
-inline Floats share_from_0(Floats near, const Phi<TERMS>& phi) {
-    Floats u = near * near * (2 / (phi.end * phi.end)) - 1.0f;
-    Floats p = all(phi.terms[0]);
+inline Floats near_0(Floats x) { return smallest(largest(x, all(-PHI_END)), all(PHI_END)); }
+
+inline Floats share_from_0(Floats near) {
+    Floats u = near * near * (2 / (PHI_END * PHI_END)) - 1.0f;
+    Floats p{};
 #pragma GCC unroll 16
-    for (int i = 1; i < TERMS; i++) p = p * u + phi.terms[i];
+    for (float term : PHI) p = p * u + term;
     return near * p;
 }
 
-// x * Phi(x), the exact GELU but for the error of ``phi``.
-template <int TERMS>
-inline Floats gelu(Floats x, const Phi<TERMS>& phi) {
-    return x * (share_from_0(smallest(largest(x, all(-phi.end)), all(phi.end)), phi) + 0.5f);
-}
+// x * Phi(x), the exact GELU but for that error.
+inline Floats gelu(Floats x) { return x * (share_from_0(near_0(x)) + 0.5f); }
 
 // Its slope, Phi(x) + x * e^(-x^2 / 2) / sqrt(2 pi).
-template <int TERMS>
-inline Floats gelu_slope(Floats x, const Phi<TERMS>& phi) {
-    Floats near = smallest(largest(x, all(-phi.end)), all(phi.end));
-    return share_from_0(near, phi) + 0.5f + near * exponential(near * near * -0.5f) * 0.398942280f;
+inline Floats gelu_slope(Floats x) {
+    Floats near = near_0(x);
+    return share_from_0(near) + 0.5f + near * power_of_2(near * near * -0.721347520f) * 0.398942280f;
 }
+
+#if defined(__AVX512BF16__)
+// The same for what becomes bfloat16, in two thirds of the instructions: beside its matrix unit the processor computes with one
+// vector at a time, and these two are most of what it then has to do.
+
+// 2^y to 8e-5 of it.
+inline Floats rough_power_of_2(Floats y) {
+    Floats r = _mm512_maskz_reduce_ps(0xffff, y, 9);  // y - floor(y)
+    Floats p = r * 0.0780252892f + 0.226066051f;
+    p = p * r + 0.695833897f;
+    p = p * r + 0.999925238f;
+    return _mm512_maskz_scalef_ps(0xffff, p, y);
+}
+
+// To 2e-4; beyond 3.9 as it is there.
+inline Floats rough_gelu(Floats x) {
+    Floats near = _mm512_maskz_range_ps(0xffff, x, all(3.9f), 2), u = near * near;  // the nearer to 0, with the sign of x
+    Floats p = u * 2.45749696e-08f - 1.67329074e-06f;
+    p = p * u + 4.90898201e-05f;
+    p = p * u - 0.000821646943f;
+    p = p * u + 0.00879427604f;
+    p = p * u - 0.0645928234f;
+    p = p * u + 0.397881627f;
+    return x * (near * p + 0.5f);
+}
+#endif
 
 #if defined(__AVX512F__)
 // A 16 x 16 matrix turned: 1, 2, 4 and 8 columns change places with rows as far apart.

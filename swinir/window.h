@@ -3,7 +3,7 @@
 // It is held channels first, (C, L) with its L tokens side by side: every step then works on whole vectors of tokens, whatever
 // the number of channels or of channels per head - the linear layers, the LayerNorms (over rows), the scores (kept as keys x
 // queries, so that softmax too runs over rows). Weights are as PyTorch has them, (out, in), with the LayerNorms' gains and the
-// scale of the queries already multiplied in (blocks.py).
+// scale of the queries already multiplied in (blocks.py); scores are powers of 2.
 //
 // All is float32, but that products may take both of their factors as bfloat16 where the processor multiplies those faster, and
 // what is a factor of the next product alone is then stored as such (products.h).
@@ -38,16 +38,15 @@ struct Shape {
 
 template <class Factor>
 struct Scratch {  // one window on its way through a block; where nothing is written there is 0, for whole tiles of factors
-    float *x, *qkv, *attended;
-    Factor *normal, *hidden, *weights, *in, *heads;
+    float* x;
+    Factor *qkv, *attended, *normal, *hidden, *weights;
 
     explicit Scratch(const Shape& s) {
         constexpr bool paired = !std::is_same_v<Factor, float>;
         auto rows_of = [](int64_t rows) { return paired ? whole_pairs(rows) : rows + 1; };
-        size_of_head = paired ? whole_pairs(s.channels / s.heads) * L : 0;
-        const int64_t sizes[] = {(s.channels + WIDTH) * L, (3 * s.channels + 1) * L, (s.channels + 1) * L,
-                                 rows_of(s.channels) * L, rows_of(s.hidden) * L, rows_of(L) * L,
-                                 paired ? whole_pairs(s.channels) * L : 0, 6 * size_of_head};
+        size_of_keys = paired ? whole_pairs(s.channels / s.heads) * L : 0;
+        const int64_t sizes[] = {(s.channels + WIDTH) * L, rows_of(3 * s.channels) * L + DEPTH_STEP * L, rows_of(s.channels) * L,
+                                 rows_of(s.channels) * L, rows_of(s.hidden) * L, rows_of(L) * L, 2 * size_of_keys};
         int64_t size = 0;
         for (int64_t each : sizes) size += each;
         memory = static_cast<float*>(std::aligned_alloc(64, size * sizeof(float)));
@@ -57,15 +56,16 @@ struct Scratch {  // one window on its way through a block; where nothing is wri
             part = reinterpret_cast<std::remove_reference_t<decltype(part)>>(next);
             next += sizes[i++];
         };
-        take(x), take(qkv), take(attended), take(normal), take(hidden), take(weights), take(in), take(heads);
+        take(x), take(qkv), take(attended), take(normal), take(hidden), take(weights), take(keys);
     }
     ~Scratch() { std::free(memory); }
     Scratch(const Scratch&) = delete;
-    Factor* of_head(int head, int part) const { return heads + (head % 2 * 3 + part) * size_of_head; }
+    Factor* keys_of(int head) const { return keys + head % 2 * size_of_keys; }
 
    private:
     float* memory;
-    int64_t size_of_head;
+    Factor* keys;
+    int64_t size_of_keys;
 };
 
 // LayerNorm over the channels, without gain and bias; ``scales`` (L), where wanted, are what each token was multiplied by.
@@ -93,40 +93,55 @@ void normalize(const float* x, Factor* out, int channels, float* scales = nullpt
     }
 }
 
-// Queries, keys and values of a head as factors of products, in one of two places in turn.
+// Two rows of queries, keys and values, as the factors that they are in products: values by tokens, the others by depth.
+template <class Factor>
+inline void put_qkv(Factor* qkv, int channels, int row, int token, Floats first, Floats second) {
+    if (row < 2 * channels) {
+        put(qkv, row, token, first, second);
+        return;
+    }
+    Factor* values = row_of(qkv, 2 * channels) + (row - 2 * channels) * row_by_token(qkv);
+    put_by_token(values, 0, token, first);
+    put_by_token(values, 1, token, second);
+}
+
+// Queries, keys and values of a head. Behind its own the rows of others may be read as well, up to whole tiles: those of the
+// queries are multiplied by 0, and what those of the values give is left.
 template <class Factor>
 struct Head {
     const Factor* queries;
-    decltype(turned(nullptr, 0, static_cast<Factor*>(nullptr))) keys;
+    decltype(turned(static_cast<const Factor*>(nullptr), 0, static_cast<Factor*>(nullptr))) keys;
     Matrix<Factor, 1> values;
 
-    Head(const float* qkv, int channels, int depth, int head, const Scratch<Factor>& scratch) {
-        const float* q = qkv + head * depth * L;
-        queries = by_depth(q, depth, scratch.of_head(head, 0));
-        keys = turned(q + channels * L, depth, scratch.of_head(head, 1));
-        values = by_token(q + 2 * channels * L, depth, scratch.of_head(head, 2));
-    }
+    Head(const Factor* qkv, int channels, int depth, int head, Factor* keys)
+        : queries(row_of(qkv, head * depth)),
+          keys(turned(row_of(qkv, channels + head * depth), depth, keys)),
+          values{row_of(qkv, 2 * channels) + head * depth * row_by_token(qkv), row_by_token(qkv)} {}
 };
 
-// weights (keys, queries) = e^(k q + position), and in ``shares`` one over their sums. A softmax needs the highest score taken
-// off only where else it would leave the range of floats; that is looked at on the way, and then all is done again.
+// weights (keys, queries) = 2^(k q + position), and in ``shares`` one over their sums. A softmax needs the highest score taken
+// off only where else it would leave the range of floats; the sums then say so, and all is done again.
 template <class Factor>
 void score(const Head<Factor>& head, const float* position, int depth, int keys, Factor* weights, float* shares) {
-    alignas(64) float offsets[L]{}, tops[L], sums[L];
-    float *offset = offsets, *top = tops, *sum = sums;
-    for (bool again = true; again;) {
+    alignas(64) float tops[L], sums[L]{};
+    float *top = tops, *sum = sums;
+    auto scores = [&](auto store) {
+        product(head.keys, head.queries, keys, depth, [=](int key, int token) { return at(position + key * L + token); }, store);
+    };
+    auto weigh = [=](int key, int token, Floats first, Floats second) {
+        first = power_of_2(weights, first), second = power_of_2(weights, second);
+        at(sum + token) += first + second;
+        put(weights, key, token, first, second);
+    };
+    scores(weigh);
+    if (!std::all_of(sums, sums + L, [](float sum) { return 1e-18f < sum && sum < 1e18f; })) {
         for (int i = 0; i < L; i++) tops[i] = -3e38f, sums[i] = 0;
-        product(head.keys, head.queries, keys, depth, [=](int key, int token) { return at(position + key * L + token); },
-                [=](int key, int token, Floats first, Floats second) {
-                    at(top + token) = largest(at(top + token), largest(first, second));
-                    first = exponential(first - at(offset + token));
-                    second = exponential(second - at(offset + token));
-                    at(sum + token) += first + second;
-                    put(weights, key, token, first, second);
-                });
-        again = false;
-        for (int i = 0; i < L; i++) again |= tops[i] - offsets[i] > 60 || tops[i] - offsets[i] < -60;
-        std::memcpy(offsets, tops, sizeof tops);
+        scores([=](int, int token, Floats first, Floats second) {
+            at(top + token) = largest(at(top + token), largest(first, second));
+        });
+        scores([=](int key, int token, Floats first, Floats second) {
+            weigh(key, token, first - at(top + token), second - at(top + token));
+        });
     }
     for (int token = 0; token < L; token += WIDTH) at(shares + token) = 1.0f / at(sums + token);
 }
@@ -205,28 +220,27 @@ void run_window(const Shape& s, const Block<Factor>& block, const float* positio
     load(from, place, scratch.x, channels, tokens);
     normalize(scratch.x, scratch.normal, channels);
     linear(block.qkv, block.qkv_bias, scratch.normal, 3 * channels, channels,
-           [qkv = scratch.qkv](int row, int token, Floats first, Floats second) { put(qkv, row, token, first, second); });
-    Head<Factor> next(scratch.qkv, channels, depth, 0, scratch);
+           [=, qkv = scratch.qkv](int row, int token, Floats first, Floats second) {
+               put_qkv(qkv, channels, row, token, first, second);
+           });
+    Head<Factor> next(scratch.qkv, channels, depth, 0, scratch.keys_of(0));
     for (int head = 0; head < s.heads; head++) {
         alignas(64) float shares[L];
         const Head<Factor> here = next;
         score(here, position + head * L * L, depth, keys, scratch.weights, shares);
         const float* share = shares;
         // Between: what was stored just now is not to be had in tiles at once.
-        if (head + 1 < s.heads) next = Head<Factor>(scratch.qkv, channels, depth, head + 1, scratch);
+        if (head + 1 < s.heads) next = Head<Factor>(scratch.qkv, channels, depth, head + 1, scratch.keys_of(head + 1));
         product(here.values, scratch.weights, depth, keys, [](int, int) { return Floats{}; },
-                [=, out = scratch.attended + head * depth * L](int row, int token, Floats first, Floats second) {
+                [=, out = row_of(scratch.attended, head * depth)](int row, int token, Floats first, Floats second) {
                     put(out, row, token, first * at(share + token), second * at(share + token));
                 });
     }
-    linear(block.proj, block.proj_bias, by_depth(scratch.attended, channels, scratch.in), channels, channels, add_to_x);
+    linear(block.proj, block.proj_bias, scratch.attended, channels, channels, add_to_x);
     normalize(scratch.x, scratch.normal, channels);
     linear(block.fc1, block.fc1_bias, scratch.normal, hidden, channels,
            [hidden = scratch.hidden](int row, int token, Floats first, Floats second) {
-               if constexpr (std::is_same_v<Factor, float>)
-                   put(hidden, row, token, gelu(first, PHI), gelu(second, PHI));
-               else
-                   put(hidden, row, token, gelu(first, ROUGH_PHI), gelu(second, ROUGH_PHI));
+               put(hidden, row, token, gelu_for(hidden, first), gelu_for(hidden, second));
            });
     linear(block.fc2, block.fc2_bias, scratch.hidden, channels, hidden, add_to_x);
     store(to, place, scratch.x, channels, tokens);

@@ -67,12 +67,12 @@ def test_bfloat16_is_near_every_golden(path):
 @given(
     batch=st.integers(1, 3), height=st.integers(1, 40), width=st.integers(1, 40), threads=st.integers(1, 3),
     heads=st.integers(1, 3), depth=st.integers(1, 3), window=st.sampled_from([4, 7, 8]), mlp_ratio=st.sampled_from([1, 2.4]),
-    per_head=st.sampled_from([5, 6, 10]),
+    per_head=st.sampled_from([6, 10, 34]),
 )  # fmt: skip
 def test_any_shape_in_bfloat16_is_as_near_as_that_is_fine(
     batch, height, width, threads, heads, depth, window, mlp_ratio, per_head
 ):
-    """Odd depths of every product among them, which the kernel fills up to pairs."""
+    """Depths of products among them that are no whole tiles, and more than one for a head."""
     model = network(
         depths=(depth,), num_heads=(heads,), embed_dim=per_head * heads, window_size=window, mlp_ratio=mlp_ratio, upscale=2
     )
@@ -85,6 +85,10 @@ def test_any_shape_in_bfloat16_is_as_near_as_that_is_fine(
         assert isinstance(faster, FusedSwinIR)
         error, theirs = ((other(x) - truth).square().mean().sqrt() for other in (faster, by_pytorch))
     assert error < 1.1 * theirs + 1e-6
+
+
+def test_heads_of_odd_width_go_without_the_kernel_in_bfloat16():
+    assert fused(model := network(embed_dim=30, num_heads=(6, 6)), torch.bfloat16) is model
 
 
 @needs_kernel
