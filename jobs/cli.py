@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -59,6 +60,11 @@ def main() -> None:
         # The reader of our output has gone; nothing can be told to it any more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        print(f"error: {error.filename}: {error.strerror}; use a shorter one", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

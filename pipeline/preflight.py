@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -57,6 +58,8 @@ def lease(destination: str, place: str | None = None) -> Iterator[None]:
         try:
             yield
         except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise  # by this command's own words, every time
             where = error.filename or destination
             raise OutputError(f"{where}: {error.strerror or error}; the same command goes on from there") from error
 

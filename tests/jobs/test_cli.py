@@ -74,6 +74,25 @@ def test_every_command_explains_itself(swinir, command):
     assert ended.err == ""
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("video", "{clip}", "{name:a>244}.mp4"), ("video", "{clip}", "{name:a>260}/x.mp4"),
+        ("video", "{name:a>260}.mp4", "x.mp4"),
+        ("images", "{folder}", "{name:a>260}"), ("images", "{name:a>260}", "out"), ("compare", "{name:a>260}", "{clip}"),
+        ("eval", "{name:a>260}"), ("degrade", "{folder}", "{name:a>260}"),
+    ],
+)  # fmt: skip
+def test_a_name_that_no_file_can_have_is_one_line(swinir, clip, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    ended = swinir(*(word.format(clip=clip, folder=clip.parent, name="a") for word in words))
+    *_, last = ended.err.splitlines()
+    assert ended.code == 2
+    assert last.startswith("error: ")
+    assert "File name too long" in last or "choose one of at most 243" in last
+    assert "Traceback" not in ended.err
+
+
 def test_the_help_says_what_the_exit_codes_mean(swinir):
     words = " ".join(swinir("--help").out.split())
     assert all(f"{code} " in words for code in (0, 2, 3, 4, 130))
