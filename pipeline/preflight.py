@@ -51,16 +51,16 @@ def lease(destination: str, place: str | None = None) -> Iterator[None]:
     """Only one job on a local destination; a second fails at once. The lock, beside ``place``, dies with the process.
 
     In object stores two jobs do the same work twice and publish the same bytes; first-writer-wins commits keep them apart.
-    An OSError of the job becomes an OutputError.
+    An OSError of the job becomes an OutputError, or, where a name is too long for any file, a ConfigError.
     """
     path = local_path(place or destination)
     with nullcontext() if path is None else _lock(Path(path), destination):
         try:
             yield
         except OSError as error:
-            if error.errno == errno.ENAMETOOLONG:
-                raise  # by this command's own words, every time
             where = error.filename or destination
+            if error.errno == errno.ENAMETOOLONG:
+                raise ConfigError(f"{where}: {error.strerror}; use a shorter one") from error
             raise OutputError(f"{where}: {error.strerror or error}; the same command goes on from there") from error
 
 

@@ -19,7 +19,7 @@ from pipeline.video.labels import telling_tags
 from pipeline.video.numbering import PLACE, TIMES_NAME, file_name, pattern_of
 from pipeline.video.probe import choose_video_stream, open_media
 
-NAME_BYTES = 255 - len(".report.json")  # of the result on common file systems
+NAME_BYTES = 255  # of one name on every common file system
 FOLDER_PATTERN = "%06d.png"
 PICTURES_ONLY = {"image2": "png", "gif": "gif"}  # formats that hold nothing but one video stream, with its codec
 PUBLISHING = "publishing"  # in the work folder: what lies at the destination without a report is of this job
@@ -49,8 +49,9 @@ class Destination(Protocol):
 def destination_of(url: str) -> Destination:
     """Raises ConfigError where ``url`` can name no result."""
     path = local_path(url)
-    if path is not None and (size := len(os.fsencode(os.path.basename(path.rstrip("/"))))) > NAME_BYTES:
-        raise ConfigError(f"{url}: a name of {size} bytes; choose one of at most {NAME_BYTES}, as its report has 12 more")
+    longest = NAME_BYTES - len(report_name(""))
+    if path is not None and (size := len(os.fsencode(os.path.basename(path)))) > longest:
+        raise ConfigError(f"{url}: a name of {size} bytes; choose one of at most {longest}, as its report has a longer one")
     if url.endswith("/") or (path is not None and os.path.isdir(path)):
         store, name = split_url(url.rstrip("/")) if path is None else (Store(os.path.dirname(path)), os.path.basename(path))
         return FrameFiles(url, store, name, f"{name}/", FOLDER_PATTERN)

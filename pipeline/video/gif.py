@@ -164,7 +164,7 @@ def loops_of(media: str | BinaryIO) -> int | None:
         if not isinstance(media, str):
             media.seek(0)
     # The others count how often it is shown.
-    return loop if kind == "GIF" or not loop else loop - 1 or None
+    return loop if kind == "GIF" or not loop else min(loop - 1, 0xFFFF) or None
 
 
 def write_gif(

@@ -77,7 +77,7 @@ def test_transparency_is_kept_also_where_it_comes_back(tmp_path: Path, job) -> N
             assert np.array_equal(np.where(seen[..., 3:] > 0, seen, 0), after)
 
 
-@pytest.mark.parametrize(("shown", "repeated"), [(0, 0), (1, None), (2, 1), (7, 6)])
+@pytest.mark.parametrize(("shown", "repeated"), [(0, 0), (1, None), (2, 1), (7, 6), (100_000, 65_535)])
 def test_an_animated_png_repeats_as_a_gif_as_often(tmp_path: Path, job, shown: int, repeated: int | None) -> None:
     frames = moving_dots(3)
     frames[0].save(tmp_path / "in.png", save_all=True, append_images=frames[1:], duration=40, loop=shown)
