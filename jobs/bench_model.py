@@ -89,7 +89,7 @@ def measure(
     """Every way in turn, round after round, on the same picture, once each is warm; on a GPU baselines of a corner of it."""
     import torch
 
-    from swinir.graphs import SEEN
+    from swinir.gpu.graphs import SEEN
 
     width, height = size
     network, ways = ways_to_compute(name, size, device, baselines, checkout)
@@ -221,7 +221,7 @@ def picture(chans: int, width: int, height: int) -> Tensor:
     import numpy as np
     import torch
 
-    from swinir.synthetic import synthetic_picture
+    from swinir.train.synthetic import synthetic_picture
 
     drawn = synthetic_picture(0, np.random.default_rng(0))
     rows, columns = (np.arange(size) % limit for size, limit in zip((height, width), drawn.shape[:2], strict=True))
@@ -269,7 +269,7 @@ def synchronize(device: torch.device) -> None:
 def device_name(device: torch.device) -> str:
     import torch
 
-    from swinir.compiled import capabilities
+    from swinir.cpu.compiled import capabilities
 
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)

@@ -83,7 +83,7 @@ def ways_to_train(name: str) -> dict[str, tuple[SwinIR, torch.dtype]]:
     """The network by PyTorch and by the kernel, each with the type that factors are rounded to."""
     import torch
 
-    from swinir.gradients import trainable
+    from swinir.cpu.gradients import trainable
     from swinir.model import SwinIR
     from swinir.weights import load_model
 

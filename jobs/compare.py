@@ -88,7 +88,7 @@ def in_words(whole: dict[str, Any]) -> str:
 
 def plot_quality(frames: list[FrameQuality], path: Path) -> None:
     """Flicker, the changes that it compares, and PSNR where there is one, over the frames."""
-    from swinir.curves import Line, plot_panels
+    from swinir.train.curves import Line, plot_panels
 
     def line(title: str, colour: str, name: str) -> Line:
         values = [(frame.frame / max(1, len(frames) - 1), getattr(frame, name)) for frame in frames]

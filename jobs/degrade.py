@@ -32,8 +32,8 @@ def degrade(
 
     from pipeline.dataset.pixels import RgbPictures
     from pipeline.video.worn import worn
-    from swinir.degrade import Degradation
-    from swinir.pairs import degraded_pairs, write_sheet
+    from swinir.train.degrade import Degradation
+    from swinir.train.pairs import degraded_pairs, write_sheet
 
     try:
         how = Degradation(**read_settings(config, {field.name for field in dataclasses.fields(Degradation)}))

@@ -26,9 +26,9 @@ from pipeline.errors import ConfigError, InterruptedRunError
 from pipeline.storage import local_path
 
 if TYPE_CHECKING:  # torch loads with the first use: the command line's help does without
-    from swinir.pairs import Pair
-    from swinir.recipe import TrainConfig
-    from swinir.training import Trainer
+    from swinir.train.loop import Trainer
+    from swinir.train.pairs import Pair
+    from swinir.train.recipe import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,12 @@ class Run:
         from pipeline.preflight import pick_device
         from pipeline.units import digest
         from pipeline.video.worn import worn
-        from swinir import gradients, triton_training
         from swinir.checkpoint import weights_digest
-        from swinir.pairs import write_sheet
-        from swinir.patches import PatchError, training_patches
-        from swinir.training import Trainer
+        from swinir.cpu import gradients
+        from swinir.gpu import training as on_gpu
+        from swinir.train.loop import Trainer
+        from swinir.train.pairs import write_sheet
+        from swinir.train.patches import PatchError, training_patches
         from swinir.weights import load_checkpoint
 
         target = pick_device(device)
@@ -64,7 +65,7 @@ class Run:
         try:
             patches = training_patches(photographs, settings, worn)
             weights = load_checkpoint(*self.start_from).state if self.start_from else None
-            ours = gradients if target.type == "cpu" else triton_training
+            ours = gradients if target.type == "cpu" else on_gpu
             # On a CPU what PyTorch compiles would be in place of our kernel.
             way = None if settings.compile and target.type == "cpu" else ours.trainable
             # A model by name is the same in the next version of this package.
@@ -200,7 +201,7 @@ def starting_point(named: str) -> tuple[str, str | None]:
 
 def known_settings() -> set[str]:
     """The keys of a YAML file of ``swinir train``; ``model`` is a preset's name."""
-    from swinir.recipe import TrainConfig
+    from swinir.train.recipe import TrainConfig
 
     return {field.name for field in dataclasses.fields(TrainConfig)}
 
@@ -209,7 +210,7 @@ def train_config(settings: dict[str, Any], device: str) -> TrainConfig:
     """The settings as a TrainConfig. Raises ConfigError where they name no model that can be trained."""
     from swinir.device import choose_device, choose_precision
     from swinir.presets import preset
-    from swinir.recipe import TrainConfig
+    from swinir.train.recipe import TrainConfig
 
     settings = dict(settings)
     name = settings.pop("model", "lightweight-x2")

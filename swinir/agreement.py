@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from swinir.model import SwinIR, SwinIRConfig
+from swinir.packed import TOKENS
 
-TOKENS = 64  # of a window, as the Triton kernels hold them
 TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 0.2}  # SwinIR-L has 0.08 in bfloat16; what is lost is off by 1
 
 

@@ -6,8 +6,8 @@ import math
 
 import torch
 
-from swinir.blocks import multiplies_bfloat16
-from swinir.compiled import block_kernel, capabilities
+from swinir.cpu.blocks import multiplies_bfloat16
+from swinir.cpu.compiled import block_kernel, capabilities
 from swinir.tiling import round_up
 
 # Cost per useful pixel on the CPU is flat from 128 to 256; larger tiles cost memory and save little overlap.

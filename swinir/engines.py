@@ -7,10 +7,10 @@ import copy
 import torch
 from torch import nn
 
-from swinir.blocks import fused
+from swinir.cpu.blocks import fused
+from swinir.gpu.choice import by_triton
 from swinir.head import with_linear_head
 from swinir.model import SwinIR
-from swinir.triton_choice import by_triton
 
 
 def in_bfloat16(network: SwinIR) -> SwinIR:

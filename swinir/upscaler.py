@@ -13,18 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from swinir.blocks import FusedSwinIR
 from swinir.codes import Pictures, as_floats, to_codes
+from swinir.cpu.blocks import FusedSwinIR
 from swinir.device import SMALLEST_TILE, choose_device, choose_precision, choose_tile, is_out_of_memory
 from swinir.engines import ways
 from swinir.ensemble import SelfEnsemble
-from swinir.graphs import Recorded
+from swinir.gpu.blocks import TritonSwinIR
+from swinir.gpu.graphs import Recorded
+from swinir.gpu.transfer import placed
 from swinir.model import SwinIR
 from swinir.reuse import TileMemory
 from swinir.spec import ModelSpec, build_spec, load_spec
 from swinir.tiling import blended_bands, overlap_for, round_up
-from swinir.transfer import placed
-from swinir.triton_blocks import TritonSwinIR
 
 # Input pixels that neighbouring tiles share: a body of up to 24 blocks sees less far. With trained lightweight weights 16
 # pixels keep tiled and untiled output 74 to 82 dB apart.

@@ -13,9 +13,9 @@ from jobs.train import known_settings, train_config
 from pipeline.config import ImagesConfig, VideoConfig, build_config
 from pipeline.errors import ConfigError
 from pipeline.video.streams import check_codec
-from swinir.degrade import Degradation
 from swinir.presets import preset
-from swinir.recipe import TrainConfig, learning_rate
+from swinir.train.degrade import Degradation
+from swinir.train.recipe import TrainConfig, learning_rate
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 VIDEO = sorted(CONFIGS.glob("video*.yaml"))

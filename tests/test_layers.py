@@ -20,7 +20,7 @@ ALLOWED = {
 }  # fmt: skip
 
 EXCEPTIONS = {
-    **{f"swinir/triton_{n}.py": {"triton"} for n in ("attention", "choice", "direct", "ends", "gelu", "kernels", "persistent")},
+    **{f"swinir/gpu/{n}.py": {"triton"} for n in ("attention", "choice", "direct", "ends", "gelu", "kernels", "persistent")},
     "pipeline/cluster.py": {"ray"},
     # Not units that run apart from each other, but processes that step together: Ray Train, and a process group for each.
     "pipeline/training.py": {"ray"},
@@ -48,6 +48,9 @@ ORDER = [
     "video.destination", "video.pictures", "video.segment", "video.prepare", "video.job", "video.preview", "video.sample",
     "api",
 ]  # fmt: skip
+
+# The folders of swinir/ that a module of one of them may import from, besides the modules beside the folders.
+FOLDERS = {"cpu": {"cpu"}, "gpu": {"gpu"}, "train": {"train", "gpu"}, "": {"cpu", "gpu"}}
 
 MODULES = sorted(path.relative_to(ROOT) for top in ALLOWED for path in (ROOT / top).rglob("*.py"))
 each_module = pytest.mark.parametrize("path", MODULES, ids=str)
@@ -83,6 +86,13 @@ def test_low_modules_know_no_higher_ones(name):
     path = Path("pipeline", *name.split(".")).with_suffix(".py")
     higher = imported(path) & {f"pipeline.{other}" for other in ORDER if other not in known}
     assert not higher, f"{path} may not import {', '.join(sorted(higher))}"
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path.parts[0] == "swinir"], ids=str)
+def test_inference_knows_no_training_and_a_processor_no_other(path):
+    folder = path.parts[1] if len(path.parts) > 2 else ""
+    others = {name.split(".")[1] for name in imported(path) if name.startswith("swinir.")} & FOLDERS.keys() - FOLDERS[folder]
+    assert not others, f"{path} may not import from {', '.join(sorted(others))}"
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if "video" in path.parts], ids=str)

@@ -18,8 +18,8 @@ from pipeline.dataset.bands import ROWS, Resampler, Store, resample_pixels
 from pipeline.dataset.hidden import filled
 from pipeline.dataset.picture import Pixels
 from swinir.codes import as_floats, to_codes
+from swinir.gpu.transfer import placed
 from swinir.resize import CUBIC, LANCZOS3
-from swinir.transfer import placed
 from swinir.upscaler import Upscaler
 
 # Pictures with a side under this many pixels get a mirrored border, edge repeated, before a network. On crops of Set5, nine a

@@ -31,10 +31,10 @@ from pipeline.video.timeline import Timeline
 from pipeline.video.turn import turned
 from swinir.colour import alpha_of, planes_to_rgb, rgb_to_planes
 from swinir.device import place_for
+from swinir.gpu.transfer import fetching, sent
 from swinir.resize import resample, resize
 from swinir.reuse import TileMemory
 from swinir.spec import ModelSpec
-from swinir.transfer import fetching, sent
 from swinir.upscaler import Upscaler
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pipeline.video.frames import from_planes, to_planes
 from swinir.colour import PlaneLayout, planes_to_rgb, rgb_to_planes
-from swinir.degrade import on_codes
+from swinir.train.degrade import on_codes
 
 RATE = 25  # frames a second
 LAYOUT = PlaneLayout("yuv", 8, chroma_x=1, chroma_y=1)
@@ -51,7 +51,7 @@ CODECS = (
 
 
 def worn(clip: Tensor, rng: np.random.Generator) -> Tensor:
-    """(N, 3, H, W) float32 RGB in [0, 1], H and W even, through one of CODECS; a ``Coder`` of swinir.degrade."""
+    """(N, 3, H, W) float32 RGB in [0, 1], H and W even, through one of CODECS; a ``Coder`` of swinir.train.degrade."""
     codec = CODECS[int(rng.integers(len(CODECS)))]
     low, high = codec.bits
     return at_bit_rate(clip, codec, math.exp(rng.uniform(math.log(low), math.log(high))))

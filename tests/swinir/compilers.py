@@ -8,8 +8,8 @@ import shutil
 
 import pytest
 
-from swinir.blocks import multiplies_bfloat16
-from swinir.compiled import COMPILERS, block_kernel
+from swinir.cpu.blocks import multiplies_bfloat16
+from swinir.cpu.compiled import COMPILERS, block_kernel
 
 needs_kernel = pytest.mark.skipif(block_kernel() is None, reason="the compiled blocks cannot be had here")
 needs_bfloat16 = pytest.mark.skipif(not multiplies_bfloat16(), reason="the processor or the compiler multiplies no bfloat16")

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from swinir.model import SwinIR
+from swinir.train.pairs import reduced_pair
+from swinir.train.patches import Patches
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 
@@ -26,6 +28,14 @@ def small_network() -> SwinIR:
     from tiny import network
 
     return network()
+
+
+@pytest.fixture(scope="session")
+def patches() -> Patches:
+    """Of three pictures, as SHORT_RUN takes them."""
+    from tiny import SHORT_RUN, picture
+
+    return Patches([reduced_pair(picture(96, 120, seed), 2) for seed in range(3)], 2, SHORT_RUN.patch)
 
 
 @pytest.fixture

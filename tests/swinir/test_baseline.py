@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from tiny import from_golden, network
+from tiny import GOLDENS, from_golden, network
 
 from jobs.baseline import ReferenceSwinIR, published_network
 from pipeline.errors import ConfigError
-
-GOLDEN = sorted((Path(__file__).resolve().parents[1] / "golden").glob("*.npz"))
 
 # A class of the published constructor's arguments, whose parameters are its own.
 OTHER = """
@@ -25,7 +21,7 @@ class SwinIR(torch.nn.Module):
 """
 
 
-@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", GOLDENS, ids=lambda path: path.stem)
 def test_the_published_way_matches_every_golden(path):
     model, x, truth = from_golden(path)
     with torch.inference_mode():

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import as_tensor, from_golden, network, picture, psnr
+from tiny import GOLDEN, as_tensor, from_golden, network, picture, psnr
 
 from swinir import windows
 from swinir.checkpoint import parameter_shapes
@@ -15,7 +15,6 @@ from swinir.model import SwinIRConfig
 from swinir.presets import preset
 from swinir.windows import window_layout
 
-GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 # The published models, by the names that the goldens have for them.
 PUBLISHED = {
     "classical_x2": "classical-x2", "classical_x3": "classical-x3",

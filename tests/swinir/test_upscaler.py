@@ -11,8 +11,8 @@ import torch
 from tiny import SMALL, as_tensor, network, picture, psnr
 from torch import nn
 
-from swinir.blocks import multiplies_bfloat16
 from swinir.checkpoint import to_bytes, weights_digest
+from swinir.cpu.blocks import multiplies_bfloat16
 from swinir.model import SwinIRConfig
 from swinir.resize import resize
 from swinir.spec import ModelSpec, load_spec

@@ -9,11 +9,23 @@ import numpy as np
 import torch
 
 from swinir.model import SwinIR, SwinIRConfig
+from swinir.train.recipe import TrainConfig
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+GOLDENS = sorted(GOLDEN.glob("*.npz"))
 
 SMALL: dict[str, Any] = {
     "upscale": 2, "in_chans": 3, "depths": (2, 2), "embed_dim": 12, "num_heads": (2, 2),
     "window_size": 8, "upsampler": "pixelshuffledirect",
 }  # fmt: skip
+NOTHING = dict.fromkeys(
+    ("blur_share", "ringing_share", "detour_share", "noise_share", "chroma_share", "comb_share", "still_share", "video_share",
+     "again_share"), 0.0,
+)  # fmt: skip
+SHORT_RUN = TrainConfig(
+    model=SwinIRConfig(**(SMALL | {"depths": (2,), "num_heads": (2,)})),
+    steps=6, batch_size=2, patch=16, warmup_steps=2, precision="fp32", learning_rate=2e-3,
+)  # fmt: skip
 
 
 def network(**changes: Any) -> SwinIR:

@@ -8,7 +8,7 @@ import torch
 
 from pipeline.video.worn import CODECS, LAYOUT, Codec, at_bit_rate, decoded, encoded, worn
 from swinir.colour import rgb_to_planes
-from swinir.degrade import filtered, gaussian_kernel, luma_of
+from swinir.train.degrade import filtered, gaussian_kernel, luma_of
 
 each_codec = pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
 
