@@ -14,57 +14,12 @@ Facts go in through the methods named after them; ``decide`` hands out what to d
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from enum import Enum
 from functools import partial
 
 from pipeline.backlog import Backlog
 from pipeline.commands import Assign, Command, KillWorker, Policy, Quarantine, Split, StartWorker
+from pipeline.pool import Case, Job, Phase, Slot, Worker
 from pipeline.units import Cause, Unit
-
-
-class Phase(Enum):
-    PENDING = "asked for; may wait for a machine as long as it takes"
-    OPENING = "has a process, which loads the model"
-    READY = "takes units"
-
-
-@dataclass(slots=True)
-class _Job:
-    unit: Unit
-    heard: float  # last sign of life, or when the unit became the oldest of its worker
-
-
-@dataclass(slots=True)
-class _Worker:
-    slot: _Slot
-    heard: float
-    phase: Phase = Phase.PENDING
-    jobs: dict[str, _Job] = field(default_factory=dict)  # oldest first
-    alone: bool = False  # its only unit is a suspect
-    num_raises: int = 0  # in a row
-
-
-@dataclass(slots=True)
-class _Slot:
-    """A worker's place in the pool, through all its processes."""
-
-    start_deaths: int = 0
-    deaths: list[frozenset[str]] = field(default_factory=list)  # the units in hand at each, since the last success
-    opens_at: float = 0.0
-    closed: bool = False
-    worker: int | None = None
-
-
-@dataclass(slots=True)
-class _Case:
-    """A unit that has failed, died or lost its node."""
-
-    evidence: list[str] = field(default_factory=list)
-    num_failures: int = 0
-    num_node_losses: int = 0
-    suspect: bool = False
-    slots: list[_Slot] = field(default_factory=list)  # where it failed; it is tried elsewhere if there is an elsewhere
 
 
 class Scheduler:
@@ -89,9 +44,9 @@ class Scheduler:
         self._split = split
         self._is_done = is_done
         self._backlog = Backlog(units, is_done)
-        self._cases: dict[str, _Case] = {}
-        self._workers: dict[int, _Worker] = {}
-        self._slots: list[_Slot] = []
+        self._cases: dict[str, Case] = {}
+        self._workers: dict[int, Worker] = {}
+        self._slots: list[Slot] = []
         self._num_started = 0
         self._verdicts: list[Command] = []
         self._last_death = ""
@@ -190,11 +145,11 @@ class Scheduler:
 
     # Inside -------------------------------------------------------------------------------------------------------------
 
-    def _job(self, worker: int, unit_id: str) -> _Job | None:
+    def _job(self, worker: int, unit_id: str) -> Job | None:
         state = self._workers.get(worker)
         return state.jobs.get(unit_id) if state else None
 
-    def _take(self, worker: int, unit_id: str, now: float) -> _Job | None:
+    def _take(self, worker: int, unit_id: str, now: float) -> Job | None:
         """Remove a unit from its worker; the next oldest has from now on to show progress."""
         state = self._workers.get(worker)
         job = state.jobs.pop(unit_id, None) if state else None
@@ -204,14 +159,14 @@ class Scheduler:
                 oldest.heard = now
         return job
 
-    def _remove(self, worker: int) -> _Worker | None:
+    def _remove(self, worker: int) -> Worker | None:
         state = self._workers.pop(worker, None)
         if state:
             state.slot.worker = None
         return state
 
-    def _case(self, unit: Unit) -> _Case:
-        return self._cases.setdefault(unit.id, _Case())
+    def _case(self, unit: Unit) -> Case:
+        return self._cases.setdefault(unit.id, Case())
 
     def _put_back(self, unit: Unit) -> None:
         case = self._cases.get(unit.id)
@@ -221,7 +176,7 @@ class Scheduler:
         self._case(unit).suspect = True
         self._put_back(unit)
 
-    def _bury(self, state: _Worker, reason: str, now: float) -> None:
+    def _bury(self, state: Worker, reason: str, now: float) -> None:
         """Find who is to blame for a death: the slot before it could work, a single unit for certain, else suspects."""
         slot, units = state.slot, [job.unit for job in state.jobs.values()]
         if state.phase is not Phase.READY:
@@ -240,7 +195,7 @@ class Scheduler:
         if len(slot.deaths) >= self.policy.max_slot_deaths and len(self._open_slots()) > 1:
             slot.closed = True
 
-    def _charge(self, unit: Unit, reason: str, slot: _Slot, now: float, cause: Cause, killer: bool = False) -> None:
+    def _charge(self, unit: Unit, reason: str, slot: Slot, now: float, cause: Cause, killer: bool = False) -> None:
         case = self._case(unit)
         case.evidence.append(reason)
         case.num_failures += 1
@@ -266,19 +221,12 @@ class Scheduler:
 
     def _find_stalls(self, now: float) -> None:
         for worker, state in list(self._workers.items()):
-            if state.phase is Phase.PENDING:
-                continue
-            oldest = next(iter(state.jobs.values()), None)
-            if state.phase is Phase.READY and oldest is None:
-                continue
-            heard = oldest.heard if oldest else state.heard
-            if now - heard > self.policy.stall_s:
-                doing = f"unit {oldest.unit.id}" if oldest else "loading the model"
-                reason = f"no progress for {self.policy.stall_s:g} s in {doing}"
+            if silent := state.silent_in(now - self.policy.stall_s):
+                reason = f"no progress for {self.policy.stall_s:g} s in {silent}"
                 self._verdicts.append(KillWorker(worker, reason))
                 self.worker_died(worker, reason, now)
 
-    def _open_slots(self) -> list[_Slot]:
+    def _open_slots(self) -> list[Slot]:
         return [slot for slot in self._slots if not slot.closed]
 
     def _resize(self, now: float) -> list[Command]:
@@ -293,11 +241,11 @@ class Scheduler:
             self._remove(worker)
             commands.append(KillWorker(worker, ""))
         while len(self._slots) < self.max_workers:
-            self._slots.append(_Slot())
+            self._slots.append(Slot())
         free = [slot for slot in self._open_slots() if slot.worker is None and slot.opens_at <= now]
         for slot in free[: max(0, wanted - len(self._workers))]:
             slot.worker = self._num_started
-            self._workers[slot.worker] = _Worker(slot, now)
+            self._workers[slot.worker] = Worker(slot, now)
             self._num_started += 1
             commands.append(StartWorker(slot.worker))
         return commands
@@ -306,9 +254,8 @@ class Scheduler:
         if self.draining:
             return []
         commands: list[Command] = []
-        ready = sorted(
-            (w for w, s in self._workers.items() if s.phase is Phase.READY), key=lambda w: len(self._workers[w].jobs)
-        )
+        ready = [worker for worker, state in self._workers.items() if state.phase is Phase.READY]
+        ready.sort(key=lambda worker: len(self._workers[worker].jobs))
         for worker in ready:
             if not self._workers[worker].jobs and (unit := self._backlog.take_suspect(partial(self._may_take, worker))):
                 self._workers[worker].alone = True
@@ -339,7 +286,7 @@ class Scheduler:
         return sum(state.phase is Phase.OPENING for state in self._workers.values())
 
     def _assign(self, worker: int, unit: Unit, now: float) -> Assign:
-        self._workers[worker].jobs[unit.id] = _Job(unit, now)
+        self._workers[worker].jobs[unit.id] = Job(unit, now)
         return Assign(worker, unit)
 
     def _may_take(self, worker: int, unit: Unit) -> bool:

@@ -31,22 +31,22 @@ EXCEPTIONS = {
 
 # Each module of pipeline/ imports only those before it.
 ORDER = [
-    "errors", "config", "retry", "folders", "storage", "inputs", "units", "ledger", "commands", "backlog", "scheduler",
+    "errors", "config", "retry", "folders", "storage", "inputs", "units", "ledger", "commands", "backlog", "pool", "scheduler",
     "worker", "driver", "stages", "preflight", "report", "local", "cluster", "training", "dataset.patterns", "dataset.reading",
-    "dataset.walking", "dataset.listing", "dataset.tar", "dataset.parquet", "dataset.sources", "dataset.shards", "dataset.exif",
-    "dataset.deep", "dataset.png", "dataset.picture", "dataset.segments", "dataset.animation", "dataset.metadata",
-    "dataset.images", "dataset.pixels", "dataset.encoding", "dataset.hidden", "dataset.bands", "dataset.enlarge",
-    "dataset.names", "dataset.index", "dataset.gone", "dataset.containers", "dataset.outputs", "dataset.sheet",
-    "dataset.streamed", "dataset.known", "dataset.pending", "dataset.workload", "dataset.card", "dataset.superseded",
-    "dataset.planning", "dataset.job", "dataset.preview", "video.cuts", "video.packing", "video.frames", "video.hdr",
-    "video.header", "video.tags", "video.decoder", "video.combing", "video.cropping", "video.scenes", "video.times",
-    "video.truncation", "video.timeline", "video.clock", "video.editlist", "video.fields", "video.matroska", "video.packets",
-    "video.info", "video.integrity", "video.probe", "video.quicktime", "video.numbering", "video.sequence", "video.size",
-    "video.turn", "video.colours", "video.plan", "video.gif", "video.slices", "video.encode", "video.priming",
-    "video.subtitles", "video.labels", "video.streams", "video.losses", "video.interleave", "video.drymux", "video.description",
-    "video.describe", "video.checks", "video.compare", "video.reader", "video.quality", "video.worn", "video.assemble",
-    "video.destination", "video.pictures", "video.segment", "video.prepare", "video.job", "video.preview", "video.sample",
-    "api",
+    "dataset.walking", "dataset.listing", "dataset.tar", "dataset.parquet", "dataset.sources", "dataset.ahead",
+    "dataset.shards", "dataset.exif", "dataset.deep", "dataset.png", "dataset.picture", "dataset.segments",
+    "dataset.animation", "dataset.metadata", "dataset.formats", "dataset.images", "dataset.pixels", "dataset.encoding",
+    "dataset.hidden", "dataset.bands", "dataset.enlarge", "dataset.names", "dataset.index", "dataset.gone",
+    "dataset.containers", "dataset.outputs", "dataset.sheet", "dataset.streamed", "dataset.known", "dataset.pending",
+    "dataset.workload", "dataset.card", "dataset.superseded", "dataset.planning", "dataset.destination", "dataset.job",
+    "dataset.preview", "video.cuts", "video.packing", "video.frames", "video.hdr", "video.header", "video.tags",
+    "video.decoder", "video.combing", "video.cropping", "video.scenes", "video.times", "video.truncation", "video.timeline",
+    "video.clock", "video.editlist", "video.fields", "video.matroska", "video.packets", "video.info", "video.integrity",
+    "video.probe", "video.quicktime", "video.numbering", "video.sequence", "video.size", "video.turn", "video.colours",
+    "video.plan", "video.gif", "video.slices", "video.encode", "video.priming", "video.subtitles", "video.labels",
+    "video.streams", "video.losses", "video.interleave", "video.drymux", "video.description", "video.describe", "video.checks",
+    "video.compare", "video.reader", "video.quality", "video.worn", "video.assemble", "video.destination", "video.pictures",
+    "video.segment", "video.prepare", "video.job", "video.preview", "video.sample", "api",
 ]  # fmt: skip
 
 # The folders of swinir/ that a module of one of them may import from, besides the modules beside the folders.

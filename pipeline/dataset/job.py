@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Set
@@ -13,9 +12,9 @@ from typing import Any
 
 from pipeline.config import WEIGHTS_SETTINGS, ImagesConfig
 from pipeline.dataset.card import write_card
+from pipeline.dataset.destination import SOURCE, check_places, claim, make_folder, refuse_taken
 from pipeline.dataset.gone import units_that_lost
 from pipeline.dataset.index import merge_index
-from pipeline.dataset.listing import root_of
 from pipeline.dataset.names import INDEX, REPORT, WORK
 from pipeline.dataset.outputs import remove_strays
 from pipeline.dataset.planning import CRASHED, mark_of, plan, with_crashed
@@ -28,7 +27,7 @@ from pipeline.errors import ConfigError, InterruptedRunError, MediaError, Output
 from pipeline.ledger import Ledger
 from pipeline.preflight import lease, load_model_spec, refuse_device
 from pipeline.report import Listener, software_versions
-from pipeline.storage import Store, local_path, normal_url
+from pipeline.storage import Store
 from pipeline.units import Unit, Workload, digest
 from swinir.spec import ModelSpec
 
@@ -38,7 +37,6 @@ FORMAT_VERSION = 1  # of outputs and rows; another one shares nothing with this
 FAILED = frozenset({"read_error", "decode_error", "unsupported", "too_large", "model_error", "crashed"})
 NUM_REMOVED_NAMED = 1000
 ROUNDS = 4  # each finds more pictures that kill their process
-SOURCE = "source.txt"  # which archive the results are of
 
 # What does not change a byte of the result.
 UNSEEN_SETTINGS = {"device", "workers", "address", "stall_seconds", "fresh", "overwrite", "retry_failed"} | WEIGHTS_SETTINGS
@@ -99,29 +97,6 @@ def upscale_images(
     return report
 
 
-def check_places(source: str, destination: str) -> None:
-    """ConfigError where the destination is the source or holds it, or is no folder, or lies in none."""
-    path = local_path(destination)
-    names = {normal_url(destination), normal_url(destination) if path is None else os.path.realpath(path)}
-    if names & {normal_url(source), normal_url(root_of(source))}:
-        raise ConfigError(f"{destination} is where the source itself is; choose another destination")
-    if path is not None:
-        if not Path(path).parent.is_dir():
-            raise ConfigError(f"{Path(path).parent} is not a folder; create it first")
-        if Path(path).is_file():
-            raise ConfigError(f"{destination} is a file; name a folder for the results")
-
-
-def make_folder(destination: str) -> None:
-    """A local destination, where it is not there yet. Raises ConfigError where it may not be made."""
-    path = local_path(destination)
-    if path is not None:
-        try:
-            Path(path).mkdir(exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"cannot write in {Path(path).parent}: {error.strerror or error}") from error
-
-
 def described(config: ImagesConfig, model: ModelSpec) -> dict[str, Any]:
     """Everything that changes a byte of a result, but for the picture itself, as plain JSON data."""
     return {
@@ -130,37 +105,6 @@ def described(config: ImagesConfig, model: ModelSpec) -> dict[str, Any]:
         "settings": config.model_dump(exclude=UNSEEN_SETTINGS),
         "versions": software_versions(),
     }
-
-
-def refuse_taken(source: str, out: Store, ledger: Ledger, config: ImagesConfig) -> None:
-    """ConfigError where the destination is not there to be had, or holds what may not be replaced."""
-    refuse_no_bucket(out)
-    refuse_other_source(ledger.store, source, config.overwrite)
-    if not config.overwrite:
-        refuse_foreign(out, ledger, config.fresh)
-
-
-def refuse_foreign(out: Store, ledger: Ledger, fresh: bool) -> None:
-    """Never write among files that this program did not make; not even ``fresh`` goes where it never was."""
-    if ledger.is_begun() or (fresh and (out.exists(INDEX) or any(True for _ in ledger.store.list()))):
-        return
-    found = next((key for key in out.list() if not key.startswith((f"{WORK}/", f".{WORK}"))), None)
-    if found is not None:
-        raise ConfigError(
-            f"{out.url} holds files that were not made by this program ({found}); pass --overwrite or choose another"
-        )
-
-
-def refuse_other_source(work: Store, source: str, overwrite: bool) -> None:
-    """ConfigError where the results are of another archive: they would go, or mix with those of this one."""
-    if overwrite or not work.exists(SOURCE):
-        return
-    before = os.fsdecode(work.read(SOURCE))
-    if before != normal_url(source):
-        raise ConfigError(
-            f"the results there are of {readable(before)}; choose another destination for {readable(source)}, or pass "
-            "--overwrite where it is the same archive that has moved, or is to take its place"
-        )
 
 
 def forget_failed(ledger: Ledger) -> dict[str, dict[str, Any]]:
@@ -172,28 +116,6 @@ def forget_failed(ledger: Ledger) -> dict[str, dict[str, Any]]:
         ledger.forget(unit_id)
         del records[unit_id]
     return records
-
-
-def refuse_no_bucket(out: Store) -> None:
-    """ConfigError where the bucket of a destination does not exist, told by a list that is short wherever it does."""
-    try:
-        next(out.list(f"{WORK}/{CRASHED}"), None)
-    except FileNotFoundError as error:
-        raise ConfigError(f"{out.url}: there is no such bucket; create it first") from error
-
-
-def claim(work: Store, source: str, overwrite: bool) -> bytes | None:
-    """Note which archive the results are of, before any other job can; what was noted before, if anything was.
-
-    Raises ConfigError where another job was first, with another archive.
-    """
-    name = os.fsencode(normal_url(source))
-    if work.create_once(SOURCE, name):
-        return None
-    before = work.read(SOURCE)
-    refuse_other_source(work, source, overwrite)
-    work.write(SOURCE, name)
-    return before
 
 
 def has_failures(record: Mapping[str, Any]) -> bool:

@@ -9,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.dataset.ahead import read_ahead
 from pipeline.dataset.images import read_picture
 from pipeline.dataset.listing import is_side_file
 from pipeline.dataset.picture import Limits, PictureError, Pixels
 from pipeline.dataset.reading import one_line
-from pipeline.dataset.sources import Item, open_source, read_ahead
+from pipeline.dataset.sources import Item, open_source
 from pipeline.errors import ConfigError, MediaError
 from pipeline.stages import in_parallel
 

@@ -6,8 +6,9 @@ import tempfile
 from typing import Any
 
 from pipeline.config import ImagesConfig
+from pipeline.dataset.destination import check_places, refuse_taken
 from pipeline.dataset.gone import units_that_lost
-from pipeline.dataset.job import check_places, described, has_failures, refuse_taken
+from pipeline.dataset.job import described, has_failures
 from pipeline.dataset.names import WORK
 from pipeline.dataset.planning import plan
 from pipeline.dataset.walking import readable

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import urllib.parse
-from collections import OrderedDict, deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -27,8 +27,6 @@ _LIST_THREADS = 4
 _LOOK_THREADS = 32
 _BATCH_FILES = 1000
 _OPEN_COLUMNS = 4
-_UNKNOWN_BYTES = 1 << 20
-_WAITING_PER_THREAD = 16
 _PROBLEM = "!"  # begins the ``member`` of an item that cannot be read; the reason follows
 _ASIDE = "-"  # begins that of one that nobody takes for a picture
 _CHUNK_BYTES = 1 << 20
@@ -279,41 +277,3 @@ def _lines(url: str) -> Iterator[str]:
             rest += chunk
         if rest:
             yield rest.decode(errors="surrogateescape")
-
-
-def read_ahead(
-    source: Source, items: Iterable[Item], threads: int, budget_bytes: int
-) -> Generator[tuple[Item, bytes | MediaError], None, None]:
-    """Each item with its bytes, or with why it cannot be had, in order; read by ``threads`` ahead of their use.
-
-    What waits is at most ``budget_bytes`` by the items' sizes, or one item. Other errors than MediaError are raised at the
-    place of their item. Closing stops after the reads under way.
-    """
-
-    def read(item: Item) -> bytes | MediaError:
-        try:
-            return source.read(item)
-        except MediaError as error:
-            return error
-
-    waiting: deque[tuple[Item, int, Future[bytes | MediaError]]] = deque()
-    reserved = largest = 0
-    pool = ThreadPoolExecutor(threads)
-    try:
-        source_items = iter(items)
-        following = next(source_items, None)
-        while following or waiting:
-            size = following.size_bytes or max(_UNKNOWN_BYTES, largest) if following else 0
-            full = len(waiting) >= _WAITING_PER_THREAD * threads or reserved + size > budget_bytes
-            if following and not (waiting and full):
-                waiting.append((following, size, pool.submit(read, following)))
-                reserved += size
-                following = next(source_items, None)
-                continue
-            item, size, future = waiting.popleft()
-            result = future.result()
-            reserved -= size
-            largest = max(largest, len(result) if isinstance(result, bytes) else 0)
-            yield item, result
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)

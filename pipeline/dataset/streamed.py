@@ -12,7 +12,7 @@ from PIL import Image
 from pipeline.config import ImagesConfig
 from pipeline.dataset.encoding import ENDINGS, PILLOW_BYTES, format_for, open_png, save
 from pipeline.dataset.enlarge import Comparison, enlarge_in_bands, target_size
-from pipeline.dataset.images import READERS, format_of, our_limits
+from pipeline.dataset.formats import READERS, format_of, our_limits
 from pipeline.dataset.picture import Encoding, Picture, Pixels
 from swinir.upscaler import Upscaler
 

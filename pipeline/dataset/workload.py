@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from pipeline.config import ImagesConfig
+from pipeline.dataset.ahead import read_ahead
 from pipeline.dataset.containers import VALUE_BYTES
 from pipeline.dataset.encoding import write_picture
 from pipeline.dataset.enlarge import check, enlarge_many, target_size
@@ -30,7 +31,7 @@ from pipeline.dataset.pending import WINDOW_PICTURES, Job, Results, as_done, con
 from pipeline.dataset.picture import Encoding, Limits, PictureError, Pixels
 from pipeline.dataset.reading import NoPictureError
 from pipeline.dataset.shards import read_list
-from pipeline.dataset.sources import Item, Source, open_source, read_ahead
+from pipeline.dataset.sources import Item, Source, open_source
 from pipeline.dataset.streamed import enlarge_to_file, is_large
 from pipeline.errors import MediaError
 from pipeline.stages import ahead, in_parallel, pulsed

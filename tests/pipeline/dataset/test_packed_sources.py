@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.dataset.sources import open_source, read_ahead
+from pipeline.dataset.ahead import read_ahead
+from pipeline.dataset.sources import open_source
 from pipeline.errors import ConfigError, MediaError, OutputError
 from pipeline.storage import Store
 from tests.s3 import S3Server

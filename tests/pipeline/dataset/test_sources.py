@@ -19,9 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from moto.s3.models import s3_backends
 
+from pipeline.dataset.ahead import read_ahead
 from pipeline.dataset.listing import is_side_file, list_files
 from pipeline.dataset.patterns import Patterns, expand_braces
-from pipeline.dataset.sources import Item, open_source, read_ahead
+from pipeline.dataset.sources import Item, open_source
 from pipeline.errors import ConfigError, MediaError, OutputError
 from pipeline.storage import Store
 from tests.s3 import S3Server
