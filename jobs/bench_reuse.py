@@ -17,7 +17,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from jobs.bench_model import parse_size
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:  # torch loads with the first use: the command line's help does without
@@ -38,6 +37,7 @@ def reuse(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line instead of a table.")] = False,
 ) -> None:
     """--reuse off, exact and near on drawn clips of several kinds, frame by frame in turn."""
+    from jobs.measure import parse_size
     from swinir import Upscaler
 
     try:

@@ -17,7 +17,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from jobs.bench_model import device_name
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:  # torch loads with the first use: the command line's help does without
@@ -51,6 +50,8 @@ def training(
 def measure(name: str, patch: int, batch_size: int, rounds: int) -> dict[str, Any]:
     """Every way in turn, round after round, from the same weights and patches; the first round warms up and is not counted."""
     import torch
+
+    from jobs.measure import device_name
 
     ways = ways_to_train(name)
     config = ways["plain fp32"][0].config

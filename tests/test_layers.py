@@ -25,7 +25,7 @@ EXCEPTIONS = {
     # Not units that run apart from each other, but processes that step together: Ray Train, and a process group for each.
     "pipeline/training.py": {"ray"},
     # The bare model is measured beside what others make of it.
-    "jobs/baseline.py": {"torch"}, "jobs/bench_model.py": {"torch", "openvino"}, "jobs/bench_reuse.py": {"torch"},
+    "jobs/baseline.py": {"torch"}, "jobs/measure.py": {"torch", "openvino"}, "jobs/bench_reuse.py": {"torch"},
     "jobs/bench_training.py": {"torch"},
 }  # fmt: skip
 

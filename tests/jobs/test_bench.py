@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
 
 from jobs.cli import app
 from pipeline.errors import ConfigError
+from swinir.weights import default_cache
 
 
 def test_images_compares_five_ways_and_reports_memory():
@@ -44,8 +48,29 @@ def test_model_measures_each_way_with_its_error():
     assert 0.85e-3 < result["gmacs"] / (24 * 16) * 1e3 / 1e3 < 1.2e-3
 
 
+ALONE = """
+import runpy, sys
+
+class Without:
+    def find_spec(self, name, *rest):
+        if name.partition(".")[0] in {"typer", "rich", "platformdirs", "ray", "av", "pyarrow", "fsspec", "pydantic", "yaml"}:
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Without())
+sys.argv[1:] = ["lightweight-x2", "16x8", "reference"]
+runpy.run_module("jobs.measure", run_name="__main__")
+"""
+
+
+def test_a_machine_with_little_more_than_pytorch_measures_the_same():
+    cache = {"SWINIR_CACHE": str(default_cache())}
+    done = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, env=os.environ | cache)
+    assert done.returncode == 0, done.stderr
+    assert [row["way"] for row in json.loads(done.stdout)["rows"]][:2] == ["reference", "swinir fp32"]
+
+
 def test_model_counts_the_published_cost_of_the_classical_network():
-    from jobs.bench_model import multiply_adds
+    from jobs.measure import multiply_adds
     from swinir.model import SwinIR
     from swinir.presets import preset
 

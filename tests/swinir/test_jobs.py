@@ -18,9 +18,9 @@ from PIL import Image
 from tiny import SMALL, network, picture
 from typer.testing import CliRunner
 
-from jobs.bench_model import multiply_adds
 from jobs.datasets import find_dataset, pair_images, read_rgb
 from jobs.evaluate import evaluate, published
+from jobs.measure import multiply_adds
 from jobs.models import describe_preset, mmacs_per_pixel, models
 from jobs.train import starting_point, train
 from pipeline.errors import ConfigError, MediaError
