@@ -103,7 +103,7 @@ def set_right(
     (frame, time it had, ticks added from there on), and the same of the ``others``: (stream, number of its packet, ticks).
     Raises MediaError where a stream does not jump as often as the picture.
     """
-    timeline.set_times(unwrap(timeline.pts))
+    timeline.pts = unwrap(timeline.pts)
     starts = jumps_back(timeline.pts, frame_ticks)
     moved = {index: clock.jumps for index, clock in others.items() if clock.num_packets and (starts or index in audio)}
     for index, jumps in moved.items():

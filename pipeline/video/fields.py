@@ -91,11 +91,11 @@ def pictures(timeline: Timeline, how: Deinterlace | None) -> Timeline:
         return timeline
     index = np.repeat(np.arange(len(timeline)), 2)
     second = np.tile([False, True], len(timeline))
-    columns = {column.name: getattr(timeline, column.name)[index] for column in fields(Timeline) if column.name != "seekable"}
+    columns = {column.name: getattr(timeline, column.name)[index] for column in fields(Timeline)}
     # In ticks half as long, half a duration is the whole number.
     columns["pts"] = 2 * columns["pts"] + second * columns["duration"]
     columns |= {name: columns[name] & ~second for name in ("key", "scene")}
-    return Timeline(**columns, seekable=timeline.seekable)
+    return Timeline(**columns)
 
 
 def frames_needed(start: int, stop: int, timeline: Timeline, how: Deinterlace | None) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from pipeline.video.timeline import Timeline
 from pipeline.video.turn import Matrix, Turn, on_its_side, orientation, turn_of
 from swinir.colour import PlaneLayout
 
-FORMAT_VERSION = 3  # of probes, segment files and their records; another one shares nothing with this
+FORMAT_VERSION = 4  # of probes, segment files and their records; another one shares nothing with this
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import tempfile
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.stages import ahead, depth_for
+from pipeline.stages import ahead, depth_for, pulsed
 from pipeline.storage import Store
 from pipeline.units import Unit
 from pipeline.video.encode import SegmentEncoder, verify_segment
@@ -36,6 +36,8 @@ from swinir.resize import resample, resize
 from swinir.reuse import TileMemory
 from swinir.spec import ModelSpec
 from swinir.upscaler import Upscaler
+
+PULSE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -79,13 +81,26 @@ class SegmentRunner:
         with tempfile.TemporaryDirectory(prefix="swinir-") as scratch:
             path = Path(scratch) / "segment.arrow"
             encoder = (GifEncoder if is_gif else SegmentEncoder)(path, job.plan.encode, job.plan.target_layout)
+            num_done = num_passed = num_told = 0
+
+            def passing() -> None:
+                nonlocal num_passed
+                num_passed += 1
+
             try:
                 # Silence means a stall, so opening and seeking say that they have begun.
-                yield 0
-                with closing(ahead(self._upscaled(start, stop, memory), self._depth())) as frames:
-                    for done, (index, planes) in enumerate(frames, start=1):
-                        encoder.write(planes, pts[index - start])
-                        yield done
+                yield num_done
+                upscaled = self._upscaled(start, stop, memory, passing)
+                with closing(pulsed(upscaled, self._depth(), PULSE_S)) as frames:
+                    for frame in frames:
+                        if frame:
+                            encoder.write(frame[1], pts[frame[0] - start])
+                            num_done += 1
+                        elif num_passed == num_told:
+                            continue
+                        # The way to the first frame is long where none can be sought.
+                        num_told = num_passed
+                        yield num_done
                 extradata = encoder.finish()
             except BaseException:
                 encoder.abandon()
@@ -108,7 +123,9 @@ class SegmentRunner:
                 "reorder_depth": reorder_depth([packet.pts for packet in read_packets(path)]),
             }
 
-    def _upscaled(self, start: int, stop: int, memory: TileMemory | None) -> Iterator[tuple[int, list[Tensor]]]:
+    def _upscaled(
+        self, start: int, stop: int, memory: TileMemory | None, passing: Callable[[], None]
+    ) -> Iterator[tuple[int, list[Tensor]]]:
         job = self._job
         read = read_range(
             partial(open_input, job.source, job.rate),
@@ -119,6 +136,7 @@ class SegmentRunner:
             start,
             stop,
             job.plan.deinterlace,
+            passing,
         )
         with closing(ahead(read, self._depth())) as frames:
             last: tuple[list[Tensor], list[Tensor]] | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 
 import numpy as np
@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 from pipeline.video.scenes import scene_starts
 from pipeline.video.times import ExactTimes, exact_times
 
+NO_PTS = np.iinfo(np.int64).min
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Timeline:
     """Arrays of one entry per output frame; ``pts`` and ``duration`` in the stream's time base.
 
     ``repeated`` marks a frame that could not be decoded and shows the one before it, ``scene`` the first of a scene.
-    ``seekable`` says whether ``pts`` are the decoder's own, so that a reader may seek by them; otherwise frames can only be
-    counted from the start.
+    ``decoder_pts`` are the times by which the decoder gives the frames, right or not, and NO_PTS where it has none.
     """
 
     pts: NDArray[np.int64]
@@ -30,21 +31,18 @@ class Timeline:
     key: NDArray[np.bool_]
     repeated: NDArray[np.bool_]
     scene: NDArray[np.bool_]
-    seekable: bool
+    decoder_pts: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.pts)
 
     def write(self, path: str) -> None:
-        columns = {name: getattr(self, name) for name in ("pts", "duration", "checksum", "key", "repeated", "scene")}
-        table = pa.table(columns).replace_schema_metadata({"seekable": str(int(self.seekable))})
-        pq.write_table(table, path)
+        pq.write_table(pa.table({column.name: getattr(self, column.name) for column in fields(self)}), path)
 
     @classmethod
     def read(cls, path: str) -> Timeline:
         table = pq.read_table(path)
-        columns = {name: table[name].to_numpy() for name in table.column_names}
-        return cls(**columns, seekable=table.schema.metadata[b"seekable"] == b"1")
+        return cls(**{name: table[name].to_numpy() for name in table.column_names})
 
 
 @dataclass(slots=True)
@@ -57,7 +55,7 @@ class TimelineBuilder:
     key: list[bool] = field(default_factory=list)
     change: list[float] = field(default_factory=list)  # to the frame before
     missing: list[tuple[int, int | None]] = field(default_factory=list)  # frames before it, and its pts if known
-    own_clock: bool = True  # the times are still those that the decoder gave
+    decoder_pts: list[int | None] = field(default_factory=list)  # as ``pts`` was before the clock was set right
 
     @property
     def num_frames(self) -> int:
@@ -65,6 +63,7 @@ class TimelineBuilder:
 
     def add(self, pts: int | None, duration: int | None, checksum: int, key: bool, change: float = 0.0) -> None:
         self.pts.append(pts)
+        self.decoder_pts.append(pts)
         self.duration.append(duration or 0)
         self.checksum.append(checksum)
         self.key.append(key)
@@ -74,11 +73,6 @@ class TimelineBuilder:
         """A frame at ``pts`` could not be decoded."""
         self.missing.append((self.num_frames, pts))
 
-    def set_times(self, pts: list[int | None]) -> None:
-        """Other times than the decoder gave, one per frame."""
-        self.own_clock = self.own_clock and pts == self.pts
-        self.pts = pts
-
     def rebase(self, starts: Sequence[int], shifts: Sequence[int]) -> None:
         """Move the frames from each of ``starts`` on by so many ticks, and what is missing among them."""
         for start, stop, shift in zip(starts, [*starts, self.num_frames][1:], shifts, strict=True):
@@ -86,7 +80,6 @@ class TimelineBuilder:
             self.missing = [
                 (before, pts if pts is None or not start <= before < stop else pts + shift) for before, pts in self.missing
             ]
-        self.own_clock = self.own_clock and not starts
 
     def build(self, frame_ticks: Fraction, trust_pts: bool) -> tuple[Timeline, ExactTimes]:
         """The timeline, and how its times were made. ``frame_ticks`` is the nominal duration of a frame in the time base.
@@ -104,19 +97,20 @@ class TimelineBuilder:
             np.asarray(self.key, bool),
             repeated,
             scene_starts(self.change),
-            exact.own and self.own_clock,
+            np.array([NO_PTS if pts is None else pts for pts in self.decoder_pts], np.int64),
         )
         if self.missing:
             kept = all(was is None or was == now for was, now in zip(self.pts, exact.pts, strict=True))
-            timeline = self._with_missing(timeline, frame_ticks, kept)
+            own = exact.own and self.pts == self.decoder_pts
+            timeline = self._with_missing(timeline, frame_ticks, kept, own)
         return _with_durations(timeline, frame_ticks), exact
 
-    def _with_missing(self, timeline: Timeline, frame_ticks: Fraction, kept: bool) -> Timeline:
-        """The frames that could not be decoded put in: by their own times, or by their places.
+    def _with_missing(self, timeline: Timeline, frame_ticks: Fraction, kept: bool, own: bool) -> Timeline:
+        """The frames that could not be decoded put in: by their own times, where the decoder's ``own`` are right, or by places.
 
         At those they get times between their neighbours, where all known times are ``kept``; else all are counted anew.
         """
-        if timeline.seekable and all(pts is not None for _, pts in self.missing):
+        if own and all(pts is not None for _, pts in self.missing):
             first = int(timeline.pts[0])  # before it there is nothing to repeat
             missing = {pts for _, pts in self.missing if pts is not None and pts > first}
             times = np.array(sorted(missing - set(timeline.pts.tolist())), np.int64)
@@ -132,12 +126,10 @@ class TimelineBuilder:
         if kept:
             known: list[int | None] = [None if new else int(timeline.pts[i]) for i, new in zip(index, repeated, strict=True)]
             times = exact_times(known, frame_ticks, trust_pts=True).pts
-        return _rows(timeline, index, times, repeated, seekable=False)
+        return _rows(timeline, index, times, repeated)
 
 
-def _rows(
-    timeline: Timeline, index: NDArray[np.int64], pts: NDArray[np.int64], repeated: NDArray[np.bool_], seekable: bool = True
-) -> Timeline:
+def _rows(timeline: Timeline, index: NDArray[np.int64], pts: NDArray[np.int64], repeated: NDArray[np.bool_]) -> Timeline:
     """Rows ``index`` of a timeline at new times."""
     return Timeline(
         pts,
@@ -146,7 +138,7 @@ def _rows(
         timeline.key[index] & ~repeated,
         repeated,
         timeline.scene[index] & ~repeated,
-        seekable,
+        np.where(repeated, NO_PTS, timeline.decoder_pts[index]),
     )
 
 

@@ -27,7 +27,9 @@ def an_info(**changes: object) -> VideoInfo:
 
 def a_timeline(num_frames: int = 200) -> Timeline:
     index = np.arange(num_frames)
-    return Timeline(index * 40, np.full(num_frames, 40), index.astype(np.uint32), index % 50 == 0, index < 0, index < 0, True)
+    return Timeline(
+        index * 40, np.full(num_frames, 40), index.astype(np.uint32), index % 50 == 0, index < 0, index < 0, index * 40
+    )
 
 
 @pytest.mark.parametrize(

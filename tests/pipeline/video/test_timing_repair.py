@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -13,6 +15,7 @@ from typing import Any
 import av
 import pytest
 
+from pipeline import local
 from pipeline.errors import MediaError
 from pipeline.inputs import open_input
 from pipeline.video.compare import compare
@@ -20,7 +23,7 @@ from pipeline.video.describe import describe
 from pipeline.video.description import Description
 from pipeline.video.frames import checksum
 from pipeline.video.probe import probe
-from pipeline.video.reader import read_frames, seek_points
+from pipeline.video.reader import decode, read_frames, seek_points
 from tests.media import decoded, numbers, payloads, times, write_video
 
 H264 = {"g": "12", "bf": "2"}
@@ -171,8 +174,41 @@ def test_a4_decoding_from_a_seek_gives_the_planes_of_sequential_decoding(tmp_pat
         stop = min(start + 15, 90)
         frames = read_frames(partial(open_input, str(source)), source.name, info, timeline, start, stop)
         assert [(index, checksum(frame)) for index, frame in frames] == list(enumerate(sums))[start:stop]
-    if name not in ("h264 intra refresh", "mpeg4 avi"):  # which has one key frame, and no times of its own
+    if name != "h264 intra refresh":  # which has one key frame
         assert seek_points(timeline, 89)[0] is not None
+
+
+def shown_twice_at_once(packets: list[Any]) -> list[Any]:
+    packets[40].pts = packets[40].dts = packets[39].pts
+    return packets
+
+
+def test_a4_times_that_had_to_be_mended_are_sought_by_as_they_were(tmp_path: Path) -> None:
+    plain = write_video(tmp_path / "plain.mkv", 90, options={"g": "12", "bf": "0"})
+    wrapping = write_video(tmp_path / "plain.ts", 90, options=H264)
+    sources = [
+        repacked(plain, tmp_path / "twice.mkv", shown_twice_at_once),
+        repacked(wrapping, tmp_path / "wraps.ts", output_ts_offset=str(float(2**33 / 90000 - 1))),
+    ]
+    for source in sources:
+        info, timeline = probe(str(source), source.name)
+        passed: list[None] = []
+        frames = read_frames(
+            partial(open_input, str(source)), source.name, info, timeline, 80, 90, partial(passed.append, None)
+        )
+        assert [(index, checksum(frame)) for index, frame in frames] == list(enumerate(timeline.checksum))[80:]
+        assert len(passed) < 24  # of the 80 before
+
+
+def test_a4_a_long_way_to_a_segment_is_no_silence(tmp_path: Path, job, monkeypatch) -> None:
+    """Frames without times can only be counted from the start."""
+    monkeypatch.setattr("pipeline.video.segment.PULSE_S", 0.01)
+    monkeypatch.setattr("pipeline.video.reader.decode", lambda *args: (time.sleep(0.002) or frame for frame in decode(*args)))
+    events: list[Any] = []
+    source = write_video(tmp_path / "in.h264", 75, options=H264)
+    job(source, tmp_path / "out.mkv", lambda *args: local.run_units(*args[:-1], events.append))
+    told = Counter(event.unit_id for event in events if event.kind == "progress" and event.items_done == 0)
+    assert max(told.values()) > 3
 
 
 def test_a4_a_range_may_begin_at_a_repeated_frame(tmp_path: Path) -> None:
