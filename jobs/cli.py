@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -44,6 +45,8 @@ app.command("demo")(demo)
 def main() -> None:
     """Run the command line; errors of ours end in one line and their exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text; standard error does so anyway
     os.environ.setdefault("SVT_LOG", "1")  # errors only: SVT-AV1 prints paragraphs about itself whenever it is opened
     try:
         app()

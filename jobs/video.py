@@ -34,6 +34,7 @@ from pipeline.config import VideoConfig, build_config
 from pipeline.errors import ConfigError
 from pipeline.folders import publishing
 from pipeline.storage import local_path
+from pipeline.units import encoded
 
 Option = typer.Option
 MOST_REPORT_BYTES = 64 << 20
@@ -143,12 +144,12 @@ def is_report(path: Path) -> bool:
 
 def write_report(result: dict[str, Any], path: Path) -> None:
     """Whole or not at all, but to a device or pipe."""
-    text = json.dumps(result, indent=1, ensure_ascii=False)
+    text = encoded(json.dumps(result, indent=1, ensure_ascii=False))
     if path.exists() and not path.is_file():
-        path.write_text(text, encoding="utf-8")
+        path.write_bytes(text)
         return
     with publishing(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_bytes(text)
 
 
 def tell(result: dict[str, Any], as_json: bool) -> None:

@@ -88,6 +88,7 @@ def _local_arguments() -> dict[str, Any]:
 @contextmanager
 def _started(arguments: dict[str, Any], doing: str) -> Iterator[None]:
     terminate = signal.getsignal(signal.SIGTERM)
+    _replace_in_ray("utils", "get_entrypoint_name", lambda: "swinir")  # a command line with names that are no UTF-8 stops it
     for attempt in range(1, _START_ATTEMPTS + 1):
         try:
             ray.init(**arguments, log_to_driver=False, logging_level=logging.ERROR)
@@ -98,7 +99,8 @@ def _started(arguments: dict[str, Any], doing: str) -> Iterator[None]:
                 raise ConfigError(f"cannot {doing}: {' '.join(str(error).split())[:300]}") from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, terminate)  # Ray's prints the stacks of its own threads
-    _silence_raylet()
+    # Paragraphs about dead workers on standard output, in spite of log_to_driver; we report them.
+    _replace_in_ray("worker", "print_to_stdstream", lambda *args, **kwargs: None)
     try:
         yield
     finally:
@@ -116,11 +118,10 @@ def _refuse_silence(address: str) -> None:
         raise ConfigError(f"cannot join the Ray cluster at {address}: {error}; is `ray start --head` running there?") from error
 
 
-def _silence_raylet() -> None:
-    """Keep Ray from printing paragraphs about dead workers to stdout, which log_to_driver=False does not; we report them."""
-    module: Any = sys.modules.get("ray._private.worker")
-    if hasattr(module, "print_to_stdstream"):
-        module.print_to_stdstream = lambda *args, **kwargs: None
+def _replace_in_ray(module: str, name: str, function: Callable[..., object]) -> None:
+    """One of its private functions, where this version has it."""
+    if hasattr(found := sys.modules.get(f"ray._private.{module}"), name):
+        setattr(found, name, function)
 
 
 @contextmanager

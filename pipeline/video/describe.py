@@ -27,7 +27,7 @@ from pipeline.video.probe import is_cover, open_media, use_threads
 from pipeline.video.streams import codec_of
 from pipeline.video.tags import code_of, display_matrix, side_data
 from pipeline.video.times import exact_times, jumps_back, unwrap
-from pipeline.video.truncation import gif_is_cut, last_duration, matroska_bytes, truncation
+from pipeline.video.truncation import gif_is_cut, last_duration, stated_bytes, truncation
 
 DYNAMIC_HDR = ("DYNAMIC_HDR_PLUS", "DYNAMIC_HDR_VIVID", "DOVI_METADATA", "DOVI_RPU_BUFFER")
 
@@ -60,7 +60,7 @@ class _Seen:
 
 def describe(source: str | BinaryIO, name: str) -> Description:
     """Read the whole file once. MediaError where it cannot be opened; damage further on is listed, not raised."""
-    declared_bytes, cut, edits = matroska_bytes(source), gif_is_cut(source), edited_until(source)
+    declared_bytes, cut, edits = stated_bytes(source), gif_is_cut(source), edited_until(source)
     with open_media(source, name) as container:
         seen = {stream.index: _Seen() for stream in container.streams}
         for video in container.streams.video:

@@ -14,6 +14,7 @@ from pipeline.config import VideoConfig
 from pipeline.errors import ConfigError
 from pipeline.inputs import identify_all
 from pipeline.storage import Store, local_path, normal_url, split_url
+from pipeline.units import encoded
 from pipeline.video import streams
 from pipeline.video.labels import telling_tags
 from pipeline.video.numbering import PLACE, TIMES_NAME, file_name, pattern_of
@@ -115,7 +116,7 @@ def refuse_foreign(destination: Destination, work: Store, overwrite: bool) -> No
     folder = local_path(work.url)
     if folder is not None and Path(folder).is_file():
         raise ConfigError(f"{work.url} is a file, where this job would keep its state; move it, or choose another destination")
-    if foreign := next((key for key in work.list() if not WORK_KEYS.match(key)), None):
+    if foreign := foreign_in(work):
         raise ConfigError(f"{work.url_of(foreign)} was not made by this program; move it, or choose another destination")
     if overwrite or work.exists(PUBLISHING):
         return
@@ -128,8 +129,20 @@ def refuse_foreign(destination: Destination, work: Store, overwrite: bool) -> No
         raise ConfigError(f"{found} exists and was not made by this program; pass --overwrite or choose another name")
 
 
+def foreign_in(work: Store) -> str | None:
+    """A file that no job keeps in its work folder."""
+    return next((key for key in work.list() if not WORK_KEYS.match(key)), None)
+
+
+def clear_state(work: Store) -> None:
+    """Remove what a job that was killed at its very end has left, if that is all there is."""
+    folder = local_path(work.url)
+    if (folder is None or Path(folder).is_dir()) and foreign_in(work) is None:
+        work.delete_all("")
+
+
 def write_report(destination: Destination, report: dict[str, Any]) -> None:
-    destination.store.write(report_name(destination.name), json.dumps(report, indent=1, ensure_ascii=False).encode())
+    destination.store.write(report_name(destination.name), encoded(json.dumps(report, indent=1, ensure_ascii=False)))
 
 
 @dataclass(frozen=True)
@@ -191,7 +204,13 @@ class FrameFiles:
         return whole and sum(found.values()) == report.get("size_bytes")
 
     def in_the_way(self, report: dict[str, Any] | None) -> str:
-        return "" if report else next((f"{self.folder}/{name}" for name, _, ours in self._found() if ours or self.prefix), "")
+        if not report:
+            return next((f"{self.folder}/{name}" for name, _, ours in self._found() if ours or self.prefix), "")
+        made = {self.image_name(number) for number in range(1, report.get("frames_out", 0) + 1)} | {self.times_name}
+        found = {name for name, _, ours in self._found() if ours}
+        if more := sorted(found - made):
+            return f"{self.folder}/{more[0]}"
+        return f"{self.folder}, with an image that was changed," if found == made and not self.holds(report) else ""
 
     def publish(self, made: Path, report: dict[str, Any], work: Store) -> None:
         work.write(PUBLISHING, b"")
@@ -211,7 +230,9 @@ class FrameFiles:
         write_report(self, report)
 
     def _is_ours(self, folder: Path) -> bool:
-        """Whether there is nothing in the folder but what this destination makes."""
+        """Whether another folder may take its place: it leads to none, and holds nothing but what this destination makes."""
+        if folder.is_symlink() or folder.is_mount():
+            return False
         return not folder.exists() or {name for name, _, ours in self._found() if ours} == set(os.listdir(folder))
 
 

@@ -23,6 +23,7 @@ from pipeline.video.assemble import DamagedSegmentError, assemble, stored_packet
 from pipeline.video.destination import (
     PICTURES_ONLY,
     check_places,
+    clear_state,
     config_for,
     destination_of,
     finished_report,
@@ -55,11 +56,12 @@ def upscale_video(
         held = hold_streams(source, destination, config)
         model = load_model_spec(config)
         job_id = job_digest(source, config, model)
+        work = work_of(target)
         done = finished_report(target, job_id)
         if done and not config.fresh:
+            clear_state(work)
             listener.note(f"{destination} is already complete; --fresh does it again")
             return {**done, "frames_processed": 0, "segments_reused": done["segments"]}
-        work = work_of(target)
         refuse_foreign(target, work, config.overwrite)
         if config.fresh:
             work.delete_all("")

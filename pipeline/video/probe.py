@@ -31,7 +31,7 @@ from pipeline.video.integrity import PacketCheck
 from pipeline.video.scenes import SceneMeter
 from pipeline.video.tags import TagMeter, code_of
 from pipeline.video.timeline import Timeline, TimelineBuilder
-from pipeline.video.truncation import gif_is_cut, last_duration, matroska_bytes, truncation
+from pipeline.video.truncation import gif_is_cut, last_duration, stated_bytes, truncation
 
 
 @dataclass(slots=True)
@@ -46,7 +46,7 @@ class _Scan:
     packet_pts: set[int] = field(default_factory=set)
     num_packets: int = 0
     last_end_s: float = 0.0
-    declared_bytes: int | None = None  # of a Matroska file
+    declared_bytes: int | None = None  # of a Matroska or AVI file
     is_cut: bool = False  # of a GIF
     edited_until_s: Fraction | None = None  # of an mp4
     clocks: dict[int, StreamClock] = field(default_factory=dict)  # of the other streams
@@ -107,7 +107,7 @@ class _DamagedError(Exception):
 def _probe(
     source: str | BinaryIO, name: str, stream: int | None, on_frame: Callable[[int], None], threads: int
 ) -> tuple[VideoInfo, Timeline]:
-    declared_bytes, cut, edits = matroska_bytes(source), gif_is_cut(source), edited_until(source)
+    declared_bytes, cut, edits = stated_bytes(source), gif_is_cut(source), edited_until(source)
     with open_media(source, name) as container:
         video = choose_video_stream(container, name, stream)
         header = read_header(container, video.index)

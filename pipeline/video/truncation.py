@@ -26,19 +26,17 @@ def truncation(
 ) -> list[str]:
     """What says that the file is cut short: an index, a declared size or duration, a last packet that is no whole one.
 
-    ``declared_bytes`` is ``matroska_bytes`` of it and ``is_cut`` is ``gif_is_cut``, ``num_packets`` how many the video has,
+    ``declared_bytes`` is ``stated_bytes`` of it and ``is_cut`` is ``gif_is_cut``, ``num_packets`` how many the video has,
     ``last_end_s`` where the last packet of any stream ends.
     """
     names, short = container.format.name.split(","), None
     if "mp4" in names and len(video.index_entries) > num_packets:
         short = f"{len(video.index_entries)} video packets declared, {num_packets} there"
-    elif "matroska" in names and declared_bytes is not None:
+    elif declared_bytes is not None:
         if declared_bytes > container.size > 0:
             short = f"{declared_bytes} bytes declared, {container.size} there"
     elif "matroska" in names and container.duration and container.duration / av.time_base - last_end_s > 1:
         short = f"{container.duration / av.time_base:.2f} s declared, {last_end_s:.2f} s there"
-    elif "avi" in names and video.frames - num_packets > max(2, video.frames // 50):
-        short = f"{video.frames} video packets declared, {num_packets} there"
     elif "mpegts" in names and container.size > 0 and all(container.size % packet for packet in (188, 192, 204)):
         short = "it ends in the middle of a transport packet"
     elif "gif" in names and is_cut:
@@ -46,13 +44,30 @@ def truncation(
     return [f"the file is truncated: {short}"] if short else []
 
 
-def matroska_bytes(source: str | BinaryIO) -> int | None:
-    """How long a Matroska file says it is (RFC 8794: an EBML header, then one segment); None where it does not say.
+def stated_bytes(source: str | BinaryIO) -> int | None:
+    """How long a Matroska or AVI file says it is; None for others, and where it does not say.
 
     The position of an open file is left at its start.
     """
     with from_start(source) as file:
         head = file.read(4096)
+        return _riff_bytes(file) if head[:4] == b"RIFF" and head[8:12] == b"AVI " else _matroska_bytes(head)
+
+
+def _riff_bytes(file: BinaryIO) -> int | None:
+    """Where the last of its RIFF lists ends: those that are longer than a gigabyte or two are several (OpenDML 1.02)."""
+    end = 0
+    while True:
+        file.seek(end)
+        head = file.read(8)
+        size = int.from_bytes(head[4:], "little")
+        if head[:4] != b"RIFF" or not size:
+            return end or None
+        end += 8 + size + size % 2
+
+
+def _matroska_bytes(head: bytes) -> int | None:
+    """RFC 8794: an EBML header, then one segment."""
     if head[:4] != b"\x1aE\xdf\xa3":
         return None
     at, size = _vint(head, 4)
@@ -111,7 +126,9 @@ def _skip_colours(file: BinaryIO, flags: bytes) -> None:
 
 
 def _vint(data: bytes, at: int) -> tuple[int, int | None]:
-    """Where a number of variable length ends, and the number; None for the one that means "unknown"."""
+    """Where a number of variable length ends, and the number; None for the one that means "unknown", or where none is."""
+    if at >= len(data):
+        return at, None
     length = 9 - data[at].bit_length()
     value = int.from_bytes(data[at : at + length]) & ((1 << 7 * length) - 1)
     return at + length, None if value == (1 << 7 * length) - 1 else value

@@ -202,6 +202,49 @@ def test_a_job_that_was_killed_between_report_and_result_goes_on(tmp_path: Path,
     assert sorted(os.listdir(tmp_path)) == ["in.mkv", "out.mkv", "out.mkv.report.json"]
 
 
+def test_what_a_job_killed_at_its_very_end_leaves_goes_with_the_next(tmp_path: Path, job, monkeypatch) -> None:
+    source, out = write_video(tmp_path / "in.mkv", 3), tmp_path / "out.mkv"
+    delete_all = Store.delete_all
+
+    def killed(self: Store, prefix: str) -> None:
+        if not prefix:
+            raise StoppedError
+        delete_all(self, prefix)
+
+    monkeypatch.setattr(Store, "delete_all", killed)
+    with pytest.raises(StoppedError):
+        job(source, out)
+    monkeypatch.undo()
+    assert (tmp_path / "out.mkv.swinir" / "publishing").exists()
+    assert job(source, out)["segments_reused"] == 1
+    assert sorted(os.listdir(tmp_path)) == ["in.mkv", "out.mkv", "out.mkv.report.json"]
+
+
+def test_images_that_somebody_changed_or_added_are_not_replaced(tmp_path: Path, job) -> None:
+    source, out = write_video(tmp_path / "in.mp4", 5), tmp_path / "out"
+    job(source, f"{out}/", preset=None)
+    for name in ("000003.png", "000006.png"):
+        before = (out / name).read_bytes() if (out / name).exists() else None
+        (out / name).write_bytes(b"precious")
+        with pytest.raises(ConfigError, match=r"out.* exists and was not made by this program; pass --overwrite"):
+            job(source, f"{out}/", preset=None)
+        assert (out / name).read_bytes() == b"precious"
+        if before:
+            (out / name).write_bytes(before)
+    assert job(source, f"{out}/", preset=None, overwrite=True)["frames_processed"] == 5
+    assert len(images(out)) == 5
+
+
+def test_a_link_to_a_folder_stays_one(tmp_path: Path, job) -> None:
+    source = write_video(tmp_path / "in.mp4", 5)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to("disk")
+    for _ in range(2):
+        job(source, f"{tmp_path}/out/", preset=None, overwrite=True, fresh=True)
+        assert (tmp_path / "out").is_symlink()
+        assert len(images(tmp_path / "disk")) == 5
+
+
 def test_a_folder_or_file_of_others_is_not_taken_for_the_state_of_a_job(tmp_path: Path, job) -> None:
     source, work = write_video(tmp_path / "in.mkv", 3), tmp_path / "out.mkv.swinir"
     work.mkdir()

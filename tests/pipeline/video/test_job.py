@@ -382,7 +382,14 @@ def test_a3_a_clock_that_jumps_back_is_refused_and_the_frame_named(tmp_path: Pat
         job(source, tmp_path / "out.mkv")
 
 
-def test_a_truncated_avi_is_recognised_by_its_index(tmp_path: Path, job) -> None:
+def test_an_avi_whose_packets_are_empty_where_nothing_changes_is_whole(tmp_path: Path, job) -> None:
+    pts = [*range(10), *range(30, 40)]
+    source = write_video(tmp_path / "in.avi", 20, codec="mpeg4", pts=pts, time_base=Fraction(1, 25))
+    assert job(source, tmp_path / "out.mkv")["exit_code"] == 0
+    assert times(tmp_path / "out.mkv") == [Fraction(each, 25) for each in pts]
+
+
+def test_a_truncated_avi_is_recognised_by_the_bytes_it_states(tmp_path: Path, job) -> None:
     whole = write_video(tmp_path / "whole.avi", 75, codec="mpeg4", options={"g": "12"})
     source = tmp_path / "in.avi"
     source.write_bytes(whole.read_bytes()[: whole.stat().st_size * 8 // 10])
