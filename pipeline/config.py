@@ -23,6 +23,8 @@ DEFAULT_CRF = {"libx264": 16, "libx265": 18, "libsvtav1": 24}
 MAX_CRF = {"libx264": 51, "libx265": 51, "libsvtav1": 63}  # x264 itself takes more, and means 51
 DEFAULT_PRESET = {"libx264": "medium", "libx265": "medium", "libsvtav1": "8"}
 
+MAX_TICKS = 2**31 - 1  # a second, and a frame: FFmpeg reads the numbers of a QuickTime clock as signed
+
 # Which weights are in use, said better by their digest.
 WEIGHTS_SETTINGS = {"weights", "weights_fidelity", "strength"}
 
@@ -95,8 +97,11 @@ class VideoConfig(RunConfig):
             exact = Fraction(str(rate))
         except (ValueError, ZeroDivisionError):
             exact = Fraction(0)
-        if not 0 < exact < 2**31 or exact.denominator >= 2**31:
+        if not Fraction(1, MAX_TICKS) <= exact <= MAX_TICKS:
             raise ValueError("rate must be a positive number or fraction, such as 24000/1001")
+        if max(exact.numerator, exact.denominator) > MAX_TICKS:
+            near = exact.limit_denominator(1001) or Fraction(1, round(1 / exact))
+            raise ValueError(f"rate has more digits than a clock counts; write {near}")
         return str(exact)
 
     @field_validator("fit")

@@ -17,17 +17,18 @@ from pipeline.folders import Folder, LocalFolder, RemoteFolder
 T = TypeVar("T")
 
 _PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_NUMBER = re.compile(r"%(?=0\d+d)")  # of an image; as an escape it would be a control character
 _READ_ONLY = "this kind of storage is only for reading; use a local path, s3://, gs:// or az://"
 
 
 def local_path(url: str) -> str | None:
     """The absolute path that ``url`` names on this machine, or None where it is remote.
 
-    A plain path is taken as it is, except for a leading ``~``; a file:// URL is percent-decoded.
+    A plain path is taken as it is, except for a leading ``~``; a file:// URL is percent-decoded, but for a ``%06d``.
     """
     if url.startswith("file://"):
-        path = urllib.parse.unquote(url.removeprefix("file://").removeprefix("localhost"))
-        return os.path.abspath(path)
+        path = _NUMBER.sub("%25", url.removeprefix("file://").removeprefix("localhost"))
+        return os.path.abspath(urllib.parse.unquote(path))
     if _PROTOCOL.match(url):
         return None
     return os.path.abspath(os.path.expanduser(url))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from pathlib import Path
 
 from pipeline import inputs
+from pipeline.config import MAX_TICKS
 from pipeline.errors import MediaError
 from pipeline.inputs import SourceIdentity
-from pipeline.storage import Store, local_path
+from pipeline.storage import Store, local_path, normal_url
 
 # What QuickTime has a name for goes to FFmpeg's decoder as it is; of the others FFmpeg's picture does.
 TAGS = {".png": b"png ", ".jpg": b"jpeg", ".tif": b"tiff", ".tga": b"tga ", ".dpx": b"dpx ", ".bmp": b"", ".webp": b""}
@@ -22,7 +27,7 @@ TIMES_NAME = "times.csv"
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """The images in order, ``suffix`` the one ending they share, and the time table that lies with them, if one does."""
+    """The images in order, ``suffix`` the one ending they share, and the table that lies with them and names any of them."""
 
     images: tuple[SourceIdentity, ...]
     suffix: str
@@ -75,14 +80,15 @@ def find_sequence(url: str) -> Sequence:
     empty = next((name for name in names if not files[name].size_bytes), None)
     if empty:
         raise MediaError(f"{url}: {empty} is empty")
-    tables = [entry for name, entry in files.items() if name.endswith(TIMES_NAME)]
-    table = next((table for table in tables if list(read_times(table)) == names), None)
+    listed = {entry: [file for file, _ in read_rows(entry)] for name, entry in files.items() if name.endswith(TIMES_NAME)}
+    of_these = [table for table, files_in_it in listed.items() if not set(names).isdisjoint(files_in_it)]
+    table = min(of_these, key=lambda table: (listed[table] != names, table.url), default=None)
     return Sequence(tuple(files[name] for name in names), kinds[0], table)
 
 
 def numbered(url: str, files: dict[str, SourceIdentity]) -> list[str]:
     """The names that a pattern makes of consecutive numbers, from the first that exists."""
-    name = file_name(url)
+    name = file_name(normal_url(url))
     place = PLACE.search(name)
     assert place
     before, after, width = name[: place.start()], name[place.end() :], int(place[1] or 0)
@@ -101,11 +107,39 @@ def numbered(url: str, files: dict[str, SourceIdentity]) -> list[str]:
     return [f"{before}{number:0{width}d}{after}" for number in found]
 
 
-def read_times(table: SourceIdentity) -> dict[str, Fraction]:
-    """How long each image is shown, in seconds, by name; empty where the file is no such table."""
+def read_rows(table: SourceIdentity) -> list[tuple[str, str]]:
+    """The name of each image and how long it is shown, as written; none where the file is no table."""
     folder, name = table.url.rsplit("/", 1)
     try:
-        lines = [line.split(",") for line in Store(folder).read(name).decode().splitlines()[1:]]
-        return {file: Fraction(duration) for file, _, duration in lines}
+        rows = csv.reader(io.StringIO(Store(folder).read(name).decode(), newline=""))
+        return [(row[0], row[2]) for row in list(rows)[1:] if len(row) > 2]
+    except (ValueError, csv.Error):
+        return []
+
+
+def ticks_of(images: Iterable[SourceIdentity], table: SourceIdentity) -> tuple[list[int], int]:
+    """How long each image is shown, and how many of these ticks are a second. MediaError where the table cannot say so."""
+    shown = []
+    for number, (row, image) in enumerate(zip_longest(read_rows(table), images), start=1):
+        listed, written = row or ("missing", "")
+        there = file_name(image.url) if image else "missing"
+        if listed != there:
+            raise MediaError(
+                f"{table.url}: image {number} is {listed} in it, and {there} among the images; make them agree, or give --rate"
+            )
+        shown.append(seconds_of(written))
+        if not shown[-1]:
+            raise MediaError(f"{table.url}: {listed} lasts {written!r}; write seconds above 0, such as 1001/24000")
+    ticks_per_second = math.lcm(*(seconds.denominator for seconds in shown))
+    ticks = [int(seconds * ticks_per_second) for seconds in shown]
+    if max(ticks_per_second, *ticks) > MAX_TICKS:
+        raise MediaError(f"{table.url}: durations of more digits than a clock counts; write fractions such as 1001/24000")
+    return ticks, ticks_per_second
+
+
+def seconds_of(written: str) -> Fraction:
+    """0 where it is no positive number."""
+    try:
+        return max(Fraction(written), Fraction(0))
     except (ValueError, ZeroDivisionError):
-        return {}
+        return Fraction(0)

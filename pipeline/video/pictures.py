@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Iterable
 from fractions import Fraction
@@ -49,13 +50,14 @@ def write_stills(
     """Every packet as a file of its own, and the table: file, start and duration in seconds as fractions."""
     folder.mkdir()
     time_base, first = Fraction(spec.time_base), int(timeline.pts[0])
-    lines = ["file,start_s,duration_s"]
+    rows: list[tuple[object, ...]] = [("file", "start_s", "duration_s")]
     shown = zip(timeline.pts.tolist(), timeline.duration.tolist(), strict=True)
     for number, (packet, (pts, duration)) in enumerate(zip(packets, shown, strict=True), start=1):
         name = destination.image_name(number)
         (folder / name).write_bytes(packet.data)
-        lines.append(f"{name},{(pts - first) * time_base},{duration * time_base}")
-    (folder / destination.times_name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        rows.append((name, (pts - first) * time_base, duration * time_base))
+    with (folder / destination.times_name).open("w", encoding="utf-8", newline="") as table:
+        csv.writer(table, lineterminator="\n").writerows(rows)
     os.sync()  # the folder is then renamed, and must not be there with less in it after a power cut
 
 

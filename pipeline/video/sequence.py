@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from bisect import bisect_right
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,7 +30,7 @@ from pipeline.video.numbering import (
     file_name,
     find_sequence,
     is_sequence,
-    read_times,
+    ticks_of,
 )
 from pipeline.video.quicktime import SampleKind, header
 from pipeline.video.tags import UNSPECIFIED
@@ -74,7 +73,7 @@ def open_input(url: str, rate: str | None) -> Iterator[str | BinaryIO]:
 class SequenceFile(io.RawIOBase):
     """All images behind one QuickTime header, as a file to read and to seek in; ``guesses`` says what nobody stated.
 
-    Errors of reading are MediaErrors that name the image.
+    Errors of reading are MediaErrors that name the image, or the table of times.
     """
 
     def __init__(self, sequence: Sequence, rate: str | None) -> None:
@@ -103,9 +102,7 @@ class SequenceFile(io.RawIOBase):
     def _durations(self, sequence: Sequence, rate: str | None) -> tuple[list[int], int]:
         """How long each image is shown, and in what ticks."""
         if rate is None and sequence.times is not None:
-            shown = list(read_times(sequence.times).values())
-            ticks_per_second = math.lcm(*(seconds.denominator for seconds in shown))
-            return [int(seconds * ticks_per_second) for seconds in shown], ticks_per_second
+            return ticks_of(sequence.images, sequence.times)
         if rate is None:
             self.guesses.append(f"images carry no times; shown at {DEFAULT_RATE} a second, which --rate changes")
         per_second = Fraction(rate or DEFAULT_RATE)
