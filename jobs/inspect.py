@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, UpscaleError
 
 if TYPE_CHECKING:  # FFmpeg loads with the first use: the command line's help does without
     from pipeline.video.checks import Check
@@ -54,16 +54,26 @@ def inspect(
 
 def explained(checks: list[Check], result: str) -> list[Check]:
     """What the report beside a result of ``swinir video`` says of a stream, added to the checks that found it wanting."""
+    reasons = reported(result)
+    told = []
+    for check in checks:
+        reason = reasons.get(" ".join(check.name.split()[:2]))
+        listed = check.status in ("differs", "lost") and reason is not None
+        told.append(check._replace(detail=f"{check.detail} (reported: {reason})") if listed else check)
+    return told
+
+
+def reported(result: str) -> dict[str, str]:
+    """Why a stream of the source is not as it was, by its type and index; nothing where no report of ours is to be read."""
     from pipeline.storage import split_url
     from pipeline.video.destination import read_report
 
-    said = {f"{s['type']} {s['index']}": s for s in (read_report(*split_url(result)) or {}).get("streams", [])}
-    told = []
-    for check in checks:
-        stream = said.get(" ".join(check.name.split()[:2]), {})
-        listed = check.status in ("differs", "lost") and stream.get("action") in ("drop", "convert", "rewrite")
-        told.append(check._replace(detail=f"{check.detail} (reported: {stream['reason']})") if listed else check)
-    return told
+    try:
+        streams = (read_report(*split_url(result)) or {})["streams"]
+        changed = [stream for stream in streams if stream["action"] in ("drop", "convert", "rewrite")]
+        return {f"{stream['type']} {stream['index']}": stream["reason"] for stream in changed}
+    except (UpscaleError, LookupError, TypeError):
+        return {}
 
 
 def tell_checks(checks: list[Check], as_json: bool) -> None:

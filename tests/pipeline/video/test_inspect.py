@@ -15,11 +15,13 @@ from typer.testing import CliRunner
 
 from jobs.cli import app
 from pipeline.errors import ConfigError, MediaError
+from pipeline.storage import Store
 from pipeline.video.checks import Check
 from pipeline.video.compare import compare
 from pipeline.video.describe import describe, nal_units, payload
 from pipeline.video.description import Description
 from tests.media import write_video
+from tests.s3 import S3Server
 from tests.sources import Builder
 
 run = CliRunner().invoke
@@ -202,6 +204,22 @@ def test_the_report_beside_a_result_explains_what_is_missing(tmp_path: Path, job
     lost = next(c for c in map(json.loads, lines) if c["name"] == "subtitle 2")
     assert lost["status"] == "lost"
     assert "reported: mp4 cannot hold it" in lost["detail"]
+
+
+@pytest.mark.parametrize(
+    "report", ["[]", "{}", '{"streams": 7}', '{"streams": ["video"]}', '{"streams": [{"index": 0}]}', '{"streams": null}', "x"]
+)
+def test_a_report_of_another_program_explains_nothing(source: Path, tmp_path: Path, report: str) -> None:
+    result = remuxed(source, tmp_path / "out.mp4")
+    (tmp_path / "out.mp4.report.json").write_text(report)
+    assert run(app, ["inspect", "--verify", str(source), str(result)]).exit_code == 0
+
+
+def test_a_report_that_may_not_be_read_does_not_stop_the_comparison(source: Path, s3: S3Server, s3_url: str) -> None:
+    Store(s3_url).upload(source, "out.mp4")
+    s3.rule = lambda method, path: 403 if path.endswith(".report.json") else None
+    same = run(app, ["inspect", "--verify", str(source), f"{s3_url}/out.mp4"])
+    assert (same.exit_code, "checks hold" in same.output) == (0, True)
 
 
 def test_the_command_refuses_what_it_cannot_compare_or_read(source: Path, tmp_path: Path) -> None:
