@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -23,6 +22,7 @@ from pipeline.video.frames import is_transparent
 from pipeline.video.hdr import content_light, mastering_display
 from pipeline.video.header import UNSTATED, read_header
 from pipeline.video.integrity import PacketCheck
+from pipeline.video.priming import skipped_samples
 from pipeline.video.probe import is_cover, open_media, use_threads
 from pipeline.video.streams import codec_of
 from pipeline.video.tags import code_of, display_matrix, side_data
@@ -138,10 +138,9 @@ def _note_packet(packet: av.Packet[Any], state: _Seen) -> None:
         return
     state.packet_pts.append(time)
     state.hashes.append(int.from_bytes(hashlib.blake2b(data, digest_size=8).digest()))
-    if packet.has_sidedata("skip_samples"):
-        start, end = struct.unpack("<II", bytes(packet.get_sidedata("skip_samples"))[:8])
-        state.skipped[0] += start
-        state.skipped[1] += end
+    start, end = skipped_samples(packet)
+    state.skipped[0] += start
+    state.skipped[1] += end
 
 
 def payload(data: bytes, codec: str) -> bytes:
