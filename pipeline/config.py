@@ -6,10 +6,10 @@ import difflib
 import re
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import ConfigError
 
@@ -19,6 +19,7 @@ PICTURE_CODECS = ("png", "gif")  # RGB of full range, without a container around
 
 DeinterlaceChoice = Literal["bwdif", "bwdif-fields", "progressive"]
 
+CHOSEN_FOR_A_CODEC = {"crf", "preset", "pix_fmt"}
 DEFAULT_CRF = {"libx264": 16, "libx265": 18, "libsvtav1": 24}
 MAX_CRF = {"libx264": 51, "libx265": 51, "libsvtav1": 63}  # x264 itself takes more, and means 51
 DEFAULT_PRESET = {"libx264": "medium", "libx265": "medium", "libsvtav1": "8"}
@@ -33,6 +34,7 @@ class RunConfig(BaseModel):
     """What the video and the image job share: the model, and where it runs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    SIZES: ClassVar[tuple[str, ...]] = ()  # settings that exclude one another
 
     model: str = "lightweight-x2"
     weights: str | None = None
@@ -55,14 +57,22 @@ class RunConfig(BaseModel):
             raise ValueError("Ray Client cannot stream progress; run on a node of the cluster, or through 'ray job submit'")
         return address
 
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        if sum(getattr(self, name) is not None for name in self.SIZES) > 1:
+            raise ValueError(f"{', '.join(self.SIZES[:-1])} and {self.SIZES[-1]} exclude one another")
+        return self
+
 
 class VideoConfig(RunConfig):
     """One video job."""
 
+    SIZES: ClassVar = ("scale", "height", "fit")
+
     model: str = "real-light-x2"  # video has been compressed
     codec: Codec = "libx264"
     crf: float | None = Field(default=None, ge=0, le=63)
-    preset: str | None = None
+    preset: str | None = Field(default=None, coerce_numbers_to_str=True)
     pix_fmt: str | None = None
     encoder_threads: int = Field(default=4, ge=1, description="part of the result: encoders' bytes depend on it")
     segment_seconds: float | None = Field(default=None, gt=0, description="in a unit, 24 frames or more; None is 250 frames")
@@ -111,18 +121,17 @@ class VideoConfig(RunConfig):
             raise ValueError("fit must be a width and a height from 10 to 99999, such as 1920x1080")
         return fit
 
+    @field_validator("reuse", mode="before")
+    @classmethod
+    def _as_written(cls, reuse: object) -> object:
+        return "off" if reuse is False else reuse  # which is how YAML reads it
+
     @field_validator("reuse")
     @classmethod
     def _is_a_way(cls, reuse: str) -> str:
         if not re.fullmatch(r"exact|off|near:\d+(\.\d+)?", reuse):
             raise ValueError("reuse must be exact, off, or near: and a number of 8-bit codes, such as near:1.5")
         return reuse
-
-    @model_validator(mode="after")
-    def _one_size(self) -> Self:
-        if sum(value is not None for value in (self.scale, self.height, self.fit)) > 1:
-            raise ValueError("scale, height and fit exclude one another")
-        return self
 
     @model_validator(mode="after")
     def _fill_encoder_defaults(self) -> Self:
@@ -140,11 +149,13 @@ class VideoConfig(RunConfig):
 class ImagesConfig(RunConfig):
     """One image job."""
 
+    SIZES: ClassVar = ("scale", "target_long_side")
+
     output: Literal["files", "parquet", "webdataset"] = "files"
     format: Literal["same", "png", "jpeg", "webp"] = "same"
     png_level: int = Field(default=3, ge=0, le=9)
     quality: int = Field(default=95, ge=1, le=100, description="of JPEG and WebP")
-    subsampling: Literal["444", "422", "420"] = "444"
+    subsampling: Annotated[Literal["444", "422", "420"], BeforeValidator(str)] = "444"
     scale: float | None = Field(default=None, gt=0, le=64, description="of both sides, whatever the model's is")
     target_long_side: int | None = Field(default=None, ge=1, description="pixels of the longer side of each result")
     min_side: int | None = Field(default=None, ge=1, description="a shorter side this long needs no upscaling: skipped")
@@ -156,12 +167,6 @@ class ImagesConfig(RunConfig):
     shard_rows: int = Field(default=256, ge=1, description="pictures in a unit of work, on average")
     retry_failed: bool = False
 
-    @model_validator(mode="after")
-    def _one_size(self) -> Self:
-        if self.scale is not None and self.target_long_side is not None:
-            raise ValueError("scale and target_long_side exclude one another")
-        return self
-
 
 C = TypeVar("C", VideoConfig, ImagesConfig)
 
@@ -172,11 +177,19 @@ def build_config(kind: type[C], file: str | Path | None, options: dict[str, Any]
     Raises ConfigError on an unreadable file, an unknown key or a value out of range.
     """
     settings = read_yaml(Path(file)) if file else {}
-    settings |= {key: value for key, value in options.items() if value is not None}
+    given = {key: value for key, value in options.items() if value is not None}
+    void = made_void(kind, settings, given)
     try:
-        return kind(**settings)
+        return kind(**{key: value for key, value in settings.items() if key not in void} | given)
     except ValidationError as error:
         raise ConfigError(_one_line(error, kind, str(file) if file else "the options")) from error
+
+
+def made_void(kind: type[RunConfig], settings: dict[str, Any], given: dict[str, Any]) -> set[str]:
+    """Which settings of a file mean nothing beside the options: other kinds of size, and what was chosen for another codec."""
+    void = set() if given.keys().isdisjoint(kind.SIZES) else {*kind.SIZES}
+    codec = settings.get("codec", VideoConfig.model_fields["codec"].default)
+    return void if given.get("codec", codec) == codec else void | CHOSEN_FOR_A_CODEC
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -47,6 +47,49 @@ def test_another_codec_over_the_defaults_gets_its_own_quality(codec):
     assert build_config(VideoConfig, CONFIGS / "video.yaml", {"codec": codec}) == VideoConfig(codec=codec)
 
 
+@pytest.mark.parametrize(
+    ("text", "options", "same"),
+    [
+        ("fit: 1920x1080", {"scale": 1.5}, {}),
+        ("scale: 2", {"height": 2160}, {}),
+        ("codec: libx265\ncrf: 18", {"codec": "ffv1"}, {}),
+        ("codec: libx265\npreset: slow\npix_fmt: yuv420p10le", {"codec": "libsvtav1", "crf": 30}, {}),
+        ("crf: 20", {"codec": "libx265"}, {}),
+        ("codec: libx265\ncrf: 20", {"codec": "libx265", "preset": "slow"}, {"crf": 20}),
+        ("codec: libx265\ncrf: 20\nfit: 100x100", {"tile": 96}, {"codec": "libx265", "crf": 20, "fit": "100x100"}),
+    ],
+)
+def test_an_option_wins_over_what_the_file_says_instead_of_it_and_no_more(tmp_path, text, options, same):
+    (tmp_path / "c.yaml").write_text(text)
+    assert build_config(VideoConfig, tmp_path / "c.yaml", options) == VideoConfig(**options, **same)
+
+
+def test_an_option_of_images_wins_over_the_other_size_of_the_file(tmp_path):
+    (tmp_path / "c.yaml").write_text("target_long_side: 4096")
+    assert build_config(ImagesConfig, tmp_path / "c.yaml", {"scale": 2.0}) == ImagesConfig(scale=2)
+
+
+@pytest.mark.parametrize("settings", [{"scale": 2, "fit": "100x100"}, {"codec": "ffv1", "crf": 18}])
+def test_what_contradicts_itself_in_one_place_is_refused(tmp_path, settings):
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(settings))
+    for file, options in ((tmp_path / "c.yaml", {}), (None, settings)):
+        with pytest.raises(ConfigError, match=r"exclude one another|takes no crf"):
+            build_config(VideoConfig, file, options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "same"),
+    [
+        (VideoConfig, "reuse: off", {"reuse": "off"}),
+        (VideoConfig, "codec: libsvtav1\npreset: 8", {"codec": "libsvtav1", "preset": "8"}),
+        (ImagesConfig, "subsampling: 422", {"subsampling": "422"}),
+    ],
+)
+def test_what_yaml_takes_for_a_number_or_no_may_be_written_without_quotes(tmp_path, kind, text, same):
+    (tmp_path / "c.yaml").write_text(text)
+    assert build_config(kind, tmp_path / "c.yaml", {}) == kind(**same)
+
+
 @pytest.mark.parametrize("path", TRAIN, ids=lambda path: path.name)
 def test_training_settings_load(path):
     settings = read_settings(path, known_settings())
