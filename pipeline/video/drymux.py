@@ -25,6 +25,7 @@ from av.video.stream import VideoStream
 
 from pipeline.config import VideoConfig
 from pipeline.errors import ConfigError
+from pipeline.video.encode import check_rate
 from pipeline.video.labels import copy_container_tags, copy_tags
 from pipeline.video.losses import lost_priming, lost_tags
 from pipeline.video.probe import choose_video_stream, open_media
@@ -60,6 +61,7 @@ def plan_streams(
         source.seek(0)
     with open_media(source, name) as container:
         video = choose_video_stream(container, name, config.stream)
+        check_rate(config.codec, video.guessed_rate or Fraction(25))
         bench = Bench(container, video, container_format, config, openings)
         if refusal := bench.refusal([bench.upscaled]):
             if config.pix_fmt:

@@ -29,6 +29,15 @@ NUM_PRIMERS = {"libx264": 8}
 
 DECODERS = {"libx264": "h264", "libx265": "hevc", "libsvtav1": "libdav1d", "ffv1": "ffv1", "png": "png"}
 
+MOST_FRAMES_PER_SECOND = {"libsvtav1": 240}
+
+
+def check_rate(codec: str, rate: Fraction) -> None:
+    """ConfigError where the encoder takes no video of so many frames a second."""
+    most = MOST_FRAMES_PER_SECOND.get(codec, rate)
+    if rate > most:
+        raise ConfigError(f"{codec} takes at most {most} frames a second, not {float(rate):.9g}; choose another --codec")
+
 
 def configure(context: VideoCodecContext, spec: EncodeSpec) -> None:
     """Set an unopened encoder up. Threads are pinned: the bitstreams of x264 and x265 depend on them."""
@@ -69,6 +78,7 @@ def encoder_options(spec: EncodeSpec) -> dict[str, str]:
 
 def check_encoder(spec: EncodeSpec) -> None:
     """Open the encoder once. ConfigError where it refuses its settings, a preset it does not know for one."""
+    check_rate(spec.codec, Fraction(spec.rate))
     context = av.CodecContext.create(spec.codec, "w")
     assert isinstance(context, VideoCodecContext)
     configure(context, spec)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipeline.config import VideoConfig
 from pipeline.errors import ConfigError
-from pipeline.preflight import load_model_spec, refuse_device
+from pipeline.preflight import load_model_spec, pick_device, refuse_device
 from pipeline.report import Listener
 from pipeline.storage import normal_url
 from pipeline.video.destination import check_places, config_for, destination_of, format_of, refuse_foreign, work_of
@@ -50,14 +50,17 @@ def plan_only(source: str, destination: str, config: VideoConfig, listener: List
 
 
 def write_preview(job: Prepared, num_frames: int) -> dict[str, Any]:
-    """A PNG beside the destination: ``num_frames`` frames of the video, bicubic on the left and the model on the right."""
+    """A PNG beside the destination: ``num_frames`` frames of the video, bicubic on the left and the model on the right.
+
+    They are made on this machine, whatever ``address`` says. ConfigError where it has not the device.
+    """
     destination = destination_of(job.destination)
     if is_sequence(job.source) and normal_url(job.source) == normal_url(destination.store.url):
         raise ConfigError(f"{job.destination}: its preview would lie among the images of the source; name another folder")
     key = f"{PurePosixPath(destination.name).stem}.preview.png"
     if not job.config.overwrite and destination.store.exists(key) and not is_preview(destination.store.read(key)):
         raise ConfigError(f"{destination.store.url_of(key)} is no preview of this program; move it, or pass --overwrite")
-    upscaler = Upscaler.from_spec(job.model, job.config.device)
+    upscaler = Upscaler.from_spec(job.model, str(pick_device(job.config.device)))
     pairs = []
     decodable = np.flatnonzero(~job.pictures.repeated)
     for index in decodable[np.linspace(0, len(decodable) - 1, num_frames + 2).round().astype(int)[1:-1]]:

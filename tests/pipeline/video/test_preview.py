@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from pipeline.config import VideoConfig
@@ -74,6 +75,14 @@ def test_a_damaged_source_is_previewed_only_where_the_job_would_go_on(tmp_path: 
     with pytest.raises(MediaError, match="--on-decode-error repeat goes on"):
         previewed(source, tmp_path / "out.mkv")
     previewed(source, tmp_path / "out.mkv", on_decode_error="repeat")
+
+
+def test_a_preview_for_a_cluster_needs_the_device_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    source = write_video(tmp_path / "in.mkv", 3)
+    with pytest.raises(ConfigError, match="sees no CUDA device; use cpu or auto"):
+        previewed(source, tmp_path / "out.mkv", address="auto", device="cuda")
+    assert previewed(source, tmp_path / "out.mkv", address="auto").shape == (96, 256, 3)
 
 
 def test_g2_a_preview_never_joins_the_images_of_its_source(tmp_path: Path) -> None:

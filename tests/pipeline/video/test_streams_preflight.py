@@ -15,6 +15,7 @@ from pipeline.video.drymux import plan_streams
 from pipeline.video.job import upscale_video
 from pipeline.video.streams import FORMATS
 from tests.pipeline.video.conftest import Listening
+from tests.pipeline.video.test_sequences import write_images
 from tests.sources import Builder, digests, packet_times, rich_mkv
 
 TEXT = [(100, 900, "Guten Tag"), (1000, 1900, "<i>Ende</i>")]
@@ -61,6 +62,17 @@ def test_d2_a_stated_rule_and_never_a_failure_at_the_end(tmp_path: Path, job, ki
         # The advice that the error gives.
         assert [s["action"] for s in job(source, result, drop_incompatible=True)["streams"]] == ["upscale", "drop"]
     assert result.exists()
+
+
+def test_more_frames_a_second_than_an_encoder_takes_are_laid_to_the_encoder(tmp_path: Path, job) -> None:
+    source = write_images(tmp_path / "in", 3)
+    for rate in ("240.0001", "300"):
+        with pytest.raises(
+            ConfigError, match=f"^libsvtav1 takes at most 240 frames a second, not {rate}; choose another --codec"
+        ):
+            job(source, tmp_path / "out.mkv", codec="libsvtav1", rate=rate)
+    assert job(source, tmp_path / "out.mkv", codec="libsvtav1", rate="240")["frames_out"] == 3
+    assert job(source, tmp_path / "out.mkv", codec="libx265", rate="300")["frames_out"] == 3
 
 
 def test_d2_happens_before_the_source_is_decoded_and_within_10_s(tmp_path: Path) -> None:
