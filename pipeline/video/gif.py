@@ -32,6 +32,9 @@ TICKS_PER_SECOND = 100
 PALETTE_SAMPLES = 1 << 17  # pixels that a palette is made from; more make it slower, not better
 KEEP, CLEAR = 1, 2  # disposal: what becomes of a frame when its time is over
 LOOP_BLOCK = b"\x21\xff\x0bNETSCAPE2.0\x03\x01"  # then how often, 0 for ever, and a zero byte
+# Code points of ITU-T H.273 that players treat as sRGB; 2 states nothing.
+LIKE_SRGB_PRIMARIES = (1, 2)
+LIKE_SRGB_TRANSFER = (1, 2, 6, 13, 14, 15)
 TRAILER = b"\x3b"
 
 
@@ -148,6 +151,10 @@ def check_gif(timeline: Timeline, spec: EncodeSpec, name: str) -> list[str]:
         warnings.append(f"{int((delays == 1).sum())} frames last 0.01 s, which many players show for 0.1 s")
     if spec.sample_aspect_ratio and Fraction(spec.sample_aspect_ratio) != 1:
         warnings.append(f"pixels of shape {spec.sample_aspect_ratio} are noted in the GIF, but most players show them square")
+    stated = (("primaries", spec.color_primaries, LIKE_SRGB_PRIMARIES), ("transfer", spec.color_trc, LIKE_SRGB_TRANSFER))
+    for what, code, like_srgb in stated:
+        if code not in like_srgb:
+            warnings.append(f"GIF cannot state {what} {code} of ITU-T H.273; players take the colours for sRGB")
     return warnings
 
 

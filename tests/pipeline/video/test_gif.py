@@ -121,6 +121,16 @@ def test_what_gif_cannot_show_is_refused_or_said_before_any_work(tmp_path: Path,
     assert any("audio" in line for line in job(sound, tmp_path / "sound.gif", preset=None)["warnings"])
 
 
+@pytest.mark.parametrize(
+    ("primaries", "transfer", "lost"), [(9, 16, ["primaries 9", "transfer 16"]), (9, 14, ["primaries 9"]), (1, 1, [])]
+)
+def test_what_colours_a_gif_cannot_state_is_listed(tmp_path: Path, job, primaries: int, transfer: int, lost: list[str]) -> None:
+    tags = {"color_primaries": primaries, "color_trc": transfer}
+    source = write_video(tmp_path / "in.mkv", 3, codec="ffv1", pix_fmt="yuv420p10le", tags=tags)
+    listed = [line for line in job(source, tmp_path / "out.gif", preset=None)["warnings"] if "players take the colours" in line]
+    assert [line.removeprefix("GIF cannot state ").split(" of ")[0] for line in listed] == lost
+
+
 def test_b1_a_stopped_job_goes_on_and_gives_the_same_bytes(tmp_path: Path, job) -> None:
     source = write_video(tmp_path / "in.mp4", 90, options=H264)
     job(source, tmp_path / "whole.gif", preset=None)
