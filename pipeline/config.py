@@ -174,15 +174,19 @@ C = TypeVar("C", VideoConfig, ImagesConfig)
 def build_config(kind: type[C], file: str | Path | None, options: dict[str, Any]) -> C:
     """The settings of ``file`` (YAML) with the given options over them; options that are None were not given.
 
+    Only options are in the result's ``model_fields_set``: a file may hold settings for destinations of another kind.
+
     Raises ConfigError on an unreadable file, an unknown key or a value out of range.
     """
     settings = read_yaml(Path(file)) if file else {}
     given = {key: value for key, value in options.items() if value is not None}
     void = made_void(kind, settings, given)
     try:
-        return kind(**{key: value for key, value in settings.items() if key not in void} | given)
+        config = kind(**{key: value for key, value in settings.items() if key not in void} | given)
     except ValidationError as error:
         raise ConfigError(_one_line(error, kind, str(file) if file else "the options")) from error
+    config.model_fields_set.intersection_update(given)
+    return config
 
 
 def made_void(kind: type[RunConfig], settings: dict[str, Any], given: dict[str, Any]) -> set[str]:

@@ -73,7 +73,7 @@ def format_of(url: str) -> str:
 
 
 def config_for(config: VideoConfig, container_format: str, url: str) -> VideoConfig:
-    """The settings with the one codec of a format that holds no other. ConfigError where they ask for another."""
+    """The settings with the one codec of a format that holds no other. ConfigError where an option asks for another."""
     codec = PICTURES_ONLY.get(container_format)
     if codec is None and config.codec in PICTURES_ONLY.values():
         raise ConfigError(
@@ -83,9 +83,10 @@ def config_for(config: VideoConfig, container_format: str, url: str) -> VideoCon
         return config
     plain = VideoConfig()
     for key in ("codec", "crf", "preset"):
-        if getattr(config, key) != getattr(plain, key):
+        if key in config.model_fields_set and getattr(config, key) != getattr(plain, key):
             raise ConfigError(f"{url} is made by {codec}, which takes no --{key} {getattr(config, key)}; leave that out")
-    return VideoConfig(**config.model_dump() | {"codec": codec, "crf": None, "preset": None})
+    pix_fmt = config.pix_fmt if "pix_fmt" in config.model_fields_set else None
+    return VideoConfig(**config.model_dump() | {"codec": codec, "crf": None, "preset": None, "pix_fmt": pix_fmt})
 
 
 def report_name(name: str) -> str:

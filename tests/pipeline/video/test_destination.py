@@ -13,8 +13,10 @@ import torch
 from PIL import Image
 
 from pipeline import local
+from pipeline.config import VideoConfig, build_config
 from pipeline.errors import ConfigError
 from pipeline.storage import Store
+from pipeline.video.destination import config_for, format_of
 from pipeline.video.frames import layout_of, to_planes
 from swinir.colour import planes_to_rgb
 from tests.media import decoded, numbers, read_number, times, write_video
@@ -275,6 +277,18 @@ def test_requests_that_no_image_meets_end_before_any_work(tmp_path: Path, job, d
     with pytest.raises(ConfigError, match=said):
         job(source, f"{tmp_path}/{destination}", **{"preset": None, **settings})
     assert os.listdir(tmp_path) == ["in.mp4"]
+
+
+@pytest.mark.parametrize("url", ["out/", "out-%d.png", "out.gif"])
+def test_what_a_file_of_settings_chose_for_video_is_no_matter_of_pictures(tmp_path: Path, url: str) -> None:
+    (tmp_path / "c.yaml").write_text("codec: libx265\ncrf: 18\npreset: slow\npix_fmt: yuv420p10le\ntile: 96\n")
+    config = build_config(VideoConfig, tmp_path / "c.yaml", {})
+    codec = "gif" if url.endswith(".gif") else "png"
+    assert config_for(config, format_of(url), url) == VideoConfig(codec=codec, tile=96)
+    for option in ({"codec": "libx265"}, {"crf": 20}, {"preset": "fast"}):
+        asked = build_config(VideoConfig, tmp_path / "c.yaml", option)
+        with pytest.raises(ConfigError, match=f"takes no --{next(iter(option))}"):
+            config_for(asked, format_of(url), url)
 
 
 def test_to_a_folder_of_a_bucket_and_stopped_while_it_was_published(tmp_path: Path, job, s3_url: str, s3) -> None:
