@@ -46,7 +46,7 @@ class Run:
 
     def __call__(self, device: str, tell: Callable[[str], None]) -> None:
         """Train to the last step, going on from what ``out`` holds; the first process tells lines and exports."""
-        from pipeline.dataset.pixels import RgbPictures
+        from pipeline.dataset.pixels import ReadablePictures, RgbPictures
         from pipeline.preflight import pick_device
         from pipeline.units import digest
         from pipeline.video.worn import worn
@@ -56,14 +56,18 @@ class Run:
         from swinir.train.loop import Trainer
         from swinir.train.pairs import write_sheet
         from swinir.train.patches import PatchError, training_patches
+        from swinir.train.ranks import place_among_ranks
         from swinir.weights import load_checkpoint
 
         target = pick_device(device)
         settings = train_config(self.settings, target.type)
         validation = validation_pairs(*self.validation, settings.model.upscale) if self.validation else []
-        photographs = RgbPictures(self.data, self.image_column)
+        photographs = RgbPictures(self.data, self.image_column, exclude=str(self.out))
         try:
-            patches = training_patches(photographs, settings, worn)
+            is_first = place_among_ranks()[0] == 0
+            # To take a picture out makes another run of one that has begun.
+            readable = ReadablePictures(photographs, tell if is_first else lambda line: None)
+            patches = training_patches(photographs if settings.pictures_at_once is None else readable, settings, worn)
             weights = load_checkpoint(*self.start_from).state if self.start_from else None
             ours = gradients if target.type == "cpu" else on_gpu
             # On a CPU what PyTorch compiles would be in place of our kernel.
@@ -155,6 +159,8 @@ def train(
         raise ConfigError(f"--export {export} lies in no folder, but below a file")
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; name a folder for the run")
+    if out.is_dir() and out.resolve() == Path(local_path(data) or data).resolve():
+        raise ConfigError(f"{out} holds the photographs; name a folder of its own for the run, which may lie in it")
     if (val_lr is None) != (val_hr is None):
         raise ConfigError("--val-lr and --val-hr belong together; give both or neither")
     if address and not workers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -26,11 +26,11 @@ class RgbPictures(Sequence[NDArray[np.uint8]]):
     """Every picture of what ``open_source`` reads, (H, W, 3) uint8, upright, in the order of their keys; read when asked for.
 
     16 bits are rounded to 8, alpha is left out, an animation gives its first picture. ConfigError where there is none; taking
-    one that cannot be read raises MediaError, by file and row. To go through them reads ahead.
+    one that cannot be read raises MediaError, by file and row. To go through them reads ahead. ``exclude`` as there.
     """
 
-    def __init__(self, url: str, image_column: str | None = None) -> None:
-        self._source = open_source(url, image_column)
+    def __init__(self, url: str, image_column: str | None = None, exclude: str | None = None) -> None:
+        self._source = open_source(url, image_column, exclude=exclude)
         self._items = [item for item in self._source.items() if not is_side_file(item.key) and not item.is_aside]
         if not self._items:
             raise ConfigError(f"{url} holds no pictures")
@@ -48,8 +48,31 @@ class RgbPictures(Sequence[NDArray[np.uint8]]):
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         threads = os.cpu_count() or 1
+        read = read_ahead(self._source, self._items, threads, _BUDGET_BYTES)
         with ThreadPoolExecutor(threads) as pool:
-            yield from in_parallel(pool, _decoded, read_ahead(self._source, self._items, threads, _BUDGET_BYTES), 2 * threads)
+            try:
+                yield from in_parallel(pool, _decoded, read, 2 * threads)
+            except MediaError as error:
+                raise MediaError(f"{error}; take it out or mend it") from error
+
+
+class ReadablePictures(Sequence[NDArray[np.uint8]]):
+    """``pictures``, with (0, 0, 3) in the place of each that cannot be read; why is told once, to ``tell``."""
+
+    def __init__(self, pictures: RgbPictures, tell: Callable[[str], None]) -> None:
+        self._pictures, self._tell, self._told = pictures, tell, set[int]()
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:  # type: ignore[override]  # slices have no use
+        try:
+            return self._pictures[index]
+        except MediaError as error:
+            if index not in self._told:
+                self._told.add(index)
+                self._tell(f"{error}; passed over")
+            return np.empty((0, 0, 3), np.uint8)
 
 
 def _decoded(read: tuple[Item, bytes | MediaError]) -> NDArray[np.uint8]:
@@ -60,7 +83,7 @@ def _decoded(read: tuple[Item, bytes | MediaError]) -> NDArray[np.uint8]:
         return as_rgb(read_picture(data, _LIMITS).pixels)
     except PictureError as error:
         place = f", row {item.member}" if item.url.lower().endswith(".parquet") else f" ({item.key})" * bool(item.member)
-        raise MediaError(one_line(f"{item.url}{place}: {error}; take it out or mend it")) from error
+        raise MediaError(one_line(f"{item.url}{place}: {error}")) from error
 
 
 def as_rgb(pixels: Pixels) -> NDArray[np.uint8]:

@@ -37,6 +37,7 @@ from swinir.train.curves import Row, keep_log, plot_curves, read_log
 from swinir.train.optimizers import as_run, lay_out, optimizers
 from swinir.train.pairs import Pair, Picture, picture_of
 from swinir.train.patches import AHEAD, Batches, in_background
+from swinir.train.ranks import add_over_ranks, place_among_ranks
 from swinir.train.recipe import TrainConfig, learning_rate, same_run
 from swinir.train.start import start_as_pass_through, start_at
 from swinir.train.steps import RecordedSteps, compile_blocks
@@ -66,8 +67,7 @@ class Trainer:
 
         Raises ValueError where the weights or the state are not of this run.
         """
-        together = dist.is_available() and dist.is_initialized()
-        self.rank, self.num_ranks = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
+        self.rank, self.num_ranks = place_among_ranks()
         if self.num_ranks > config.batch_size:
             raise ValueError(f"{self.num_ranks} workers cannot share a batch of {config.batch_size}; use fewer workers")
         self.config, self.patches, self.folder, self.device = config, patches, folder, device
@@ -280,14 +280,6 @@ class Trainer:
         border = self.config.model.upscale
         scores = [psnr_ssim_y(restore(self.average, lr), hr, border)[0] for lr, hr in pairs]
         return float(np.mean(scores))
-
-
-def add_over_ranks(tensors: Sequence[Tensor]) -> None:
-    """Replace each by its sum over all processes, in one message."""
-    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])  # in whatever order a process keeps its axes in memory
-    dist.all_reduce(flat)
-    for tensor, part in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
-        tensor.copy_(part.view(tensor.shape))
 
 
 def restore(model: SwinIR, lr: Picture) -> Picture:

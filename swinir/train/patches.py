@@ -159,8 +159,15 @@ class RenewedPatches:
         return patches
 
     def _make(self, turn: int) -> Patches:
-        chosen = chosen_pictures(turn, self._at_once, len(self._pictures), self._config.seed)
-        return patches_of((self._pictures[index] for index in chosen), self._config, self._coder, turn)
+        """A turn without a patch shows the pictures of the next with one: it may come when a run has gone far."""
+        num_turns = 2 * -(-len(self._pictures) // self._at_once)  # all pictures come in them, wherever a round begins
+        for shown in range(turn, turn + num_turns):
+            chosen = chosen_pictures(shown, self._at_once, len(self._pictures), self._config.seed)
+            try:
+                return patches_of((self._pictures[index] for index in chosen), self._config, self._coder, turn)
+            except PatchError as error:
+                without = error
+        raise without
 
 
 def in_background(make: Callable[[], Made]) -> Future[Made]:
@@ -191,8 +198,8 @@ def chosen_pictures(turn: int, at_once: int, num_pictures: int, seed: int) -> li
 def training_patches(photographs: Sequence[Picture], config: TrainConfig, coder: Coder | None = None) -> Batches:
     """The patches of a run: photographs and drawn pictures, reduced or degraded; ``coder`` as ``degrade`` takes it.
 
-    ``photographs`` are gone through once, or read one by one where ``config`` wants them so. Raises PatchError where no picture
-    holds a patch.
+    ``photographs`` are gone through once, or read one by one where ``config`` wants them so; one without pixels gives nothing,
+    but keeps its place. Raises PatchError where no picture holds a patch.
     """
     if config.pictures_at_once is None:
         return patches_of(photographs, config, coder, 0)
@@ -207,12 +214,13 @@ def patches_of(photographs: Iterable[Picture], config: TrainConfig, coder: Coder
     def counted() -> Iterator[Picture]:
         nonlocal num_small
         for photograph in photographs:
-            num_small += min(photograph.shape[:2]) < config.patch * scale
+            num_small += 0 < min(photograph.shape[:2]) < config.patch * scale
             yield photograph
 
     pictures = itertools.chain(counted(), drawn_pictures(config, turn))
     if config.degradation is None:
-        pairs, num_synthetic = [reduced_pair(picture, scale) for picture in pictures], config.synthetic_pictures
+        pairs = [reduced_pair(picture, scale) for picture in pictures if min(picture.shape[:2]) >= scale]
+        num_synthetic = config.synthetic_pictures
     else:
         pairs = list(degraded_pairs(pictures, scale, config.degradation, config.crops, (config.seed, turn), coder))
         num_synthetic = config.synthetic_pictures * config.crops

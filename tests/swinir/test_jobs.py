@@ -208,16 +208,13 @@ def test_multiply_adds_are_those_that_pytorch_counts(name):
     assert mmacs_per_pixel(config) == round(multiply_adds(SwinIR(config), window, window) / window**2 / 1e6, 2)
 
 
-def test_train_learns_resumes_and_exports(folders, tmp_path, monkeypatch):
-    small = SwinIRConfig(**(SMALL | {"depths": (2,), "num_heads": (2,)}))
-    monkeypatch.setattr("swinir.presets.preset", lambda name: Preset(name=name, task="test", scale=2, config=small))
-    (tmp_path / "run.yaml").write_text("patch: 16\nbatch_size: 1\nsteps: 100\nsynthetic_pictures: 0\n")
-    export = tmp_path / "out" / "tiny.safetensors"
-    options = ("--config", tmp_path / "run.yaml", "--steps", 4, "--every", 2, "--precision", "fp32", "--device", "cpu")
+def test_train_learns_resumes_and_exports(folders, tmp_path, monkeypatch, tiny_run):
+    export, options = tmp_path / "out" / "tiny.safetensors", tiny_run
     validation = ("--val-lr", folders / "lr", "--val-hr", folders / "hr", "--export", export)
     assert "step 0 of 4" in run("train", folders / "hr", tmp_path / "run", *options, *validation)
     assert "step 4 of 4" in run("train", folders / "hr", tmp_path / "run", *options)
-    assert read_checkpoint(export).config == small
+    small = read_checkpoint(export).config
+    assert small.embed_dim == SMALL["embed_dim"]
     assert not list(export.parent.glob("*.part"))
     monkeypatch.setitem(PRESETS, "tiny-x2", Preset(name="tiny-x2", task="test", scale=2, config=small))
     assert starting_point("tiny-x2") == ("tiny-x2", None)
@@ -232,6 +229,36 @@ def test_train_learns_resumes_and_exports(folders, tmp_path, monkeypatch):
         run(*again, "--start-from", tmp_path / "no-such")
     with pytest.raises(ConfigError, match="not of this architecture"):
         run("train", folders / "hr", tmp_path / "other", *options, "--start-from", "lightweight-x2")
+
+
+@pytest.fixture
+def tiny_run(tmp_path, monkeypatch):
+    """The options of a short run of a small network."""
+    small = SwinIRConfig(**(SMALL | {"depths": (2,), "num_heads": (2,)}))
+    monkeypatch.setattr("swinir.presets.preset", lambda name: Preset(name=name, task="test", scale=2, config=small))
+    (tmp_path / "run.yaml").write_text("patch: 16\nbatch_size: 1\nsynthetic_pictures: 0\nrenew_steps: 1\n")
+    return "--config", tmp_path / "run.yaml", "--steps", 4, "--every", 2, "--precision", "fp32", "--device", "cpu"
+
+
+def test_train_of_few_pictures_at_once_passes_over_one_that_cannot_be_read(folders, tmp_path, tiny_run):
+    whole = (folders / "hr" / "a.png").read_bytes()
+    (folders / "hr" / "a.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(MediaError, match=r"a\.png: damaged PNG picture.*; take it out or mend it"):
+        run("train", folders / "hr", tmp_path / "run", *tiny_run)
+    with (tmp_path / "run.yaml").open("a") as settings:
+        settings.write("pictures_at_once: 1\n")
+    for step in (0, 4):
+        said = run("train", folders / "hr", tmp_path / "run", *tiny_run)
+        assert f"step {step} of 4" in said
+        assert step or said.count("a.png: damaged PNG picture: image file is truncated; passed over") == 1
+
+
+def test_train_goes_on_in_a_folder_among_the_photographs(folders, tmp_path, tiny_run):
+    for step in (0, 4):
+        said = run("train", folders / "hr", folders / "hr" / "run", *tiny_run)
+        assert f"2 photographs, 0 validation pairs, cpu, step {step} of 4" in said
+    with pytest.raises(ConfigError, match="hr holds the photographs; name a folder of its own"):
+        run("train", folders / "hr", f"{folders}/lr/../hr", *tiny_run)
 
 
 def test_train_without_the_compiler_that_it_was_told_to_use_says_so(folders, tmp_path):

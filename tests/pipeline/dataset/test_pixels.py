@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from files import drawn, exif_block, saved
 from PIL import Image
 
-from pipeline.dataset.pixels import RgbPictures, as_rgb
+from pipeline.dataset.pixels import ReadablePictures, RgbPictures, as_rgb
 from pipeline.errors import ConfigError, MediaError
 from tests.swinir.tiny import picture
 
@@ -48,20 +49,39 @@ def test_a_folder_may_hold_parquet_files_and_pictures(tmp_path):
 @pytest.mark.parametrize(
     ("damaged", "message"),
     [
-        (FILES[1][:300], r"data.parquet, row 1: damaged PNG picture: .*; take it out or mend it"),
+        (FILES[1][:300], "data.parquet, row 1: damaged PNG picture: "),
         (b"GIF of old", "data.parquet, row 1: not a picture"),
         (None, "data.parquet: row 1 holds no picture"),
     ],
 )
 def test_a_damaged_row_is_named(tmp_path, damaged, message):
     path = write(tmp_path / "data.parquet", [FILES[0], damaged, FILES[2]], "image")
-    with pytest.raises(MediaError, match=message) as caught:
+    with pytest.raises(MediaError, match=f"{message}.*; take it out or mend it") as caught:
         list(RgbPictures(str(path)))
     assert "\n" not in str(caught.value)
     found = RgbPictures(str(path))
     assert np.array_equal(found[2], C)  # the others can be had, one by one
     with pytest.raises(MediaError, match=message):
         found[1]
+
+
+def test_where_pictures_keep_their_places_one_that_cannot_be_read_is_empty_and_told_once(tmp_path):
+    path = write(tmp_path / "data.parquet", [FILES[0], FILES[1][:300], None], "image")
+    told: list[str] = []
+    found = ReadablePictures(RgbPictures(str(path)), told.append)
+    for _ in range(2):
+        assert [found[index].shape for index in range(len(found))] == [A.shape, (0, 0, 3), (0, 0, 3)]
+    damaged, missing = told
+    assert re.fullmatch(".*data.parquet, row 1: damaged PNG picture: .*; passed over", damaged)
+    assert missing == f"{path}: row 2 holds no picture; passed over"
+
+
+def test_a_folder_can_be_left_out(tmp_path):
+    for folder in ("photographs", "run"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.png").write_bytes(FILES[0])
+    found = RgbPictures(str(tmp_path), exclude=str(tmp_path / "run"))
+    assert [key for key, _ in found.names_and_sizes()] == ["photographs/a.png"]
 
 
 def test_two_image_columns_must_be_chosen_from(tmp_path):

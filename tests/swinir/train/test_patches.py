@@ -74,6 +74,15 @@ def test_photographs_too_small_for_a_patch_are_counted():
     assert turns.num_too_small(0) == 2
 
 
+@pytest.mark.parametrize("height", [0, 1])
+@pytest.mark.parametrize("degradation", [None, Degradation(video_share=0.0)])
+def test_a_picture_that_cannot_be_reduced_gives_nothing(height, degradation):
+    config = dataclasses.replace(CONFIG, degradation=degradation, crops=1)
+    patches = training_patches([picture(96, 120, 0), np.zeros((height, height, 3), np.uint8)], config)
+    assert len(patches.pairs_at(0)) == 1
+    assert patches.num_too_small(0) == height  # what has no pixels was not read
+
+
 @given(at_once=st.integers(1, 7), extra=st.integers(0, 20), seed=st.integers(0, 3))
 def test_every_picture_has_been_shown_as_often_but_for_one(at_once, extra, seed):
     num_pictures = at_once + extra
@@ -142,7 +151,16 @@ def test_a_run_of_few_pictures_goes_on_to_the_same_weights(tmp_path, stop):
         assert torch.equal(value, resumed.average.state_dict()[name]), name
 
 
-def test_a_turn_without_a_patch_says_so():
+def test_a_turn_without_a_patch_shows_the_pictures_of_the_next():
+    config = dataclasses.replace(FEW, pictures_at_once=1, renew_steps=1)
+    small = [picture(20, 20, index) for index in range(4)]
+    for place in range(5):
+        patches = training_patches([*small[:place], picture(96, 120, 9), *small[place:]], config)
+        for step in range(config.steps):
+            assert [hr.shape for _, hr in patches.pairs_at(step)] == [(96, 120, 3)]
+
+
+def test_pictures_without_a_patch_say_so():
     patches = training_patches([picture(20, 20, 0)], dataclasses.replace(FEW, pictures_at_once=1))
     with pytest.raises(ValueError, match="add larger ones"):
         patches.batch(0, FEW)
