@@ -7,6 +7,8 @@ from typing import Annotated
 
 from typer import Option
 
+from pipeline.errors import ConfigError
+
 Model = Annotated[str | None, Option(help="A preset of `swinir models`. [default: real-light-x2; of images lightweight-x2]")]
 Weights = Annotated[str | None, Option(help="A .pth or .safetensors file or URL for the model, or published.")]
 Strength = Annotated[float | None, Option(help="From 0, fidelity weights, to 1, the model's own: real-x2, real-x4.")]
@@ -21,3 +23,10 @@ Fresh = Annotated[bool | None, Option("--fresh", help="Discard earlier work on t
 Overwrite = Annotated[bool | None, Option("--overwrite", help="Replace files that this program did not make.")]
 AsJson = Annotated[bool, Option("--json", help="Progress and result as JSON lines.")]
 ConfigFile = Annotated[Path | None, Option(help="A YAML file of settings; options go before it.")]
+
+
+def local(named: str) -> Path:
+    """As a parser of typer's, for what is written on this machine alone. Raises ConfigError for a URL."""
+    if "://" in named:
+        raise ConfigError(f"{named} is a URL; name a local folder or file, and copy from there")
+    return Path(named)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from jobs.datasets import pair_images, read_rgb
-from jobs.options import Address
+from jobs.options import Address, local
 from jobs.settings import read_settings
 from pipeline.errors import ConfigError, InterruptedRunError
 from pipeline.storage import local_path
@@ -124,7 +124,9 @@ def interrupts() -> Iterator[Callable[[], bool]]:
 
 def train(
     data: Annotated[str, typer.Argument(help="Photographs: a folder, or Parquet or tar files; local or by URL.")],
-    out: Annotated[Path, typer.Argument(help="Folder of the run: state, log and curve; an interrupted run goes on from it.")],
+    out: Annotated[
+        Path, typer.Argument(parser=local, help="Folder of the run: state, log and curve; an interrupted run goes on from it.")
+    ],
     model: Annotated[str | None, typer.Option(help="The preset whose architecture to train. [default: lightweight-x2]")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Patches in a step.")] = None,
@@ -144,7 +146,9 @@ def train(
     image_column: Annotated[str | None, typer.Option(help="The column of Parquet files that holds the pictures.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes, one per GPU. [default: this one, without Ray]", min=1)] = None,
     address: Address = None,
-    export: Annotated[Path | None, typer.Option(help="Where to write the averaged weights, .safetensors.")] = None,
+    export: Annotated[
+        Path | None, typer.Option(parser=local, help="Where to write the averaged weights, .safetensors.")
+    ] = None,
 ) -> None:
     """Train a model on photographs, resumable to the step."""
     options = {

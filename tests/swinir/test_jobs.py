@@ -317,6 +317,9 @@ def test_train_refuses_what_it_could_not_end_with(folders, tmp_path):
         run("train", folders / "hr", tmp_path / "run", "--export", tmp_path / "file" / "x.safetensors")
     with pytest.raises(ConfigError, match="cannot write in"):
         run("train", folders / "hr", tmp_path / "file" / "run")
+    for elsewhere in (["s3://bucket/run"], [tmp_path / "run", "--export", "s3://bucket/x.safetensors"]):
+        with pytest.raises(ConfigError, match=r"s3://bucket/.* is a URL; name a local folder or file"):
+            run("train", folders / "hr", *elsewhere)
     (tmp_path / "run").mkdir()
     with (
         lease(str(tmp_path / "run"), str(tmp_path / "run" / "state.pt")),
