@@ -81,11 +81,15 @@ def picture_of(x: Tensor) -> Picture:
     return np.ascontiguousarray(to_codes(x[None], np.dtype(np.uint8))[0], np.uint8)
 
 
-def write_sheet(pairs: Sequence[Pair], path: Path, length: int = 96, count: int = 32) -> None:
+def shown_on_sheet(num_pairs: int, count: int = 32) -> list[int]:
+    """Which of so many pairs stand for all, in order."""
+    return [int(index) for index in np.linspace(0, num_pairs - 1, min(count, num_pairs))]
+
+
+def write_sheet(pairs: Sequence[Pair], path: Path, length: int = 96) -> None:
     """Some pairs as PNG, to be looked at before a run: the middle of LR, its pixels repeated, left of HR; four pairs a row."""
-    chosen = [pairs[i] for i in np.linspace(0, len(pairs) - 1, min(count, len(pairs))).astype(int)]
     cells = []
-    for lr, hr in chosen:
+    for lr, hr in (pairs[index] for index in shown_on_sheet(len(pairs))):
         scale = hr.shape[0] // lr.shape[0]
         y, x = ((size - min(length, size)) // 2 for size in lr.shape[:2])
         small = lr[y : y + length, x : x + length].repeat(scale, 0).repeat(scale, 1)
