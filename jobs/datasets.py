@@ -112,7 +112,8 @@ def pair_images(lr: Path, hr: Path) -> list[tuple[Path, Path]]:
 
 
 def images_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    """Those that `swinir images` would take: names with a leading dot, as macOS writes beside a file, are none."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:

@@ -29,6 +29,12 @@ def test_small_images_are_taken_where_they_are_for_enlarging_alone(tmp_path, lay
     assert find_dataset("Set5", tmp_path, 1).pairs == [Pair(None, large)]
 
 
+def test_what_macos_writes_beside_an_image_is_none(tmp_path):
+    image = put(tmp_path / "Set5" / "baby.png")
+    image.with_name("._baby.png").write_bytes(b"Mac OS X")
+    assert find_dataset("Set5", tmp_path, 2).pairs == [Pair(None, image)]
+
+
 def test_originals_of_the_scale_are_chosen(tmp_path):
     images = {scale: put(tmp_path / f"Set14/HR_mod{scale}/a.png") for scale in (2, 3)}
     assert find_dataset("Set14", tmp_path, 3).pairs == [Pair(None, images[3])]
