@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from pipeline.errors import ConfigError, MediaError
 
@@ -122,20 +121,14 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
 
 
 def read_image(path: Path, keep_grey: bool) -> NDArray[np.uint8]:
-    """(H, W, 3) RGB uint8, or (H, W) for a grey image with ``keep_grey``. Raises MediaError where it is no image."""
+    """(H, W, 3) RGB uint8, or (H, W) for a grey image with ``keep_grey``, as training reads it. MediaError where it is none."""
+    from pipeline.dataset.images import read_picture
+    from pipeline.dataset.picture import PictureError
+    from pipeline.dataset.pixels import LIMITS, as_rgb
+
     try:
-        with Image.open(path) as image:
-            eight_bit = in_eight_bits(image, path)
-            return np.array(eight_bit if keep_grey and eight_bit.mode == "L" else eight_bit.convert("RGB"))
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        pixels = read_picture(path.read_bytes(), LIMITS).pixels
+    except (PictureError, OSError) as error:
         raise MediaError(f"{path} cannot be read as an image ({error})") from error
-
-
-def in_eight_bits(image: Image.Image, path: Path) -> Image.Image:
-    """Grey of 16 bits by its scale, which Pillow's conversion would cut off at 255. MediaError for what has no scale."""
-    if not image.mode.startswith(("I", "F")):
-        return image
-    values = np.asarray(image).astype(np.int64)
-    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-        raise MediaError(f"{path} holds floating point or more than 16 bits; convert it to 8 or 16 bits first")
-    return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+    rgb = as_rgb(pixels)
+    return rgb[..., 0] if keep_grey and pixels.shape[-1] == 1 else rgb

@@ -18,7 +18,7 @@ from pipeline.dataset.sources import Item, open_source
 from pipeline.errors import ConfigError, MediaError
 from pipeline.stages import in_parallel
 
-_LIMITS = Limits(max_pixels=1 << 29, animated="first")
+LIMITS = Limits(max_pixels=1 << 29, animated="first")
 _BUDGET_BYTES = 256 << 20
 
 
@@ -80,7 +80,7 @@ def _decoded(read: tuple[Item, bytes | MediaError]) -> NDArray[np.uint8]:
     if isinstance(data, MediaError):
         raise data
     try:
-        return as_rgb(read_picture(data, _LIMITS).pixels)
+        return as_rgb(read_picture(data, LIMITS).pixels)
     except PictureError as error:
         place = f", row {item.member}" if item.url.lower().endswith(".parquet") else f" ({item.key})" * bool(item.member)
         raise MediaError(one_line(f"{item.url}{place}: {error}")) from error

@@ -86,8 +86,12 @@ def test_pictures_may_be_of_any_mode(tmp_path):
     Image.fromarray(np.array([[0, 257, 65535]], np.uint16)).save(tmp_path / "deep.png")
     assert read_image(tmp_path / "deep.png", keep_grey=True).tolist() == [[0, 1, 255]]
     Image.fromarray(np.zeros((4, 5), np.float32)).save(tmp_path / "float.tif")
-    with pytest.raises(MediaError, match=r"float\.tif holds floating point"):
+    with pytest.raises(MediaError, match=r"float\.tif cannot be read as an image \(samples of floating point"):
         read_image(tmp_path / "float.tif", keep_grey=True)
+    turn = Image.Exif()
+    turn[0x0112] = 6
+    Image.new("RGB", (5, 4)).save(tmp_path / "turned.jpg", exif=turn)
+    assert read_image(tmp_path / "turned.jpg", keep_grey=True).shape == (5, 4, 3)
     (tmp_path / "not.png").write_text("no")
     with pytest.raises(MediaError, match=r"not\.png cannot be read as an image"):
         read_image(tmp_path / "not.png", keep_grey=True)

@@ -274,7 +274,8 @@ def test_train_without_the_compiler_that_it_was_told_to_use_says_so(folders, tmp
     ("yaml", "arguments", "message"),
     [
         ("stepps: 3", (), "unknown key 'stepps' in .*; did you mean 'steps'"),
-        ("- 1", (), "must hold settings"),
+        ("- 1", (), "must hold a mapping of settings"),
+        ("on: 1", (), "the key True is no text; quote it"),
         ("", ("--model", "jpeg-color-10"), r"keeps the size.*\(degradation\)"),
         ("", ("--model", "denoise-gray-25"), "pairs are RGB pictures"),
         ("", ("--model", "bicubic-x2"), "is not trained here"),
