@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
+from typing import Any
 
 from PIL import (
     AvifImagePlugin,
@@ -20,6 +21,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from pipeline.dataset import png
 from pipeline.dataset.picture import PictureError
 
 # Pillow's classes and not Image.open, which has dozens of others try, Ghostscript among them.
@@ -69,26 +71,36 @@ def format_of(data: bytes) -> str:
     raise PictureError("decode_error", f"not a picture: it begins with {data[:8]!r}")
 
 
-class _OurLimits:
-    """While any thread decodes, Pillow has no limit of its own and warns of nothing: what is wanted, ``Limits`` say.
+# In place of Pillow's numbers: what is wanted, ``Limits`` say, and text and profiles, inflated, are bound where our own are.
+NUMBERS: tuple[tuple[Any, str, int | None], ...] = (
+    (Image, "MAX_IMAGE_PIXELS", None),
+    (PngImagePlugin, "MAX_TEXT_CHUNK", png.LARGEST_PROFILE),
+    (PngImagePlugin, "MAX_TEXT_MEMORY", 16 * png.LARGEST_PROFILE),
+)
 
-    Number and filters belong to the process, so the last thread puts them back.
+
+class _OurLimits:
+    """While any thread decodes, Pillow has our limits, ``NUMBERS``, and warns of nothing.
+
+    Numbers and filters belong to the process, so the last thread puts them back.
     """
 
     def __init__(self) -> None:
         self._lock, self._threads = Lock(), 0
         self._filters = warnings.catch_warnings()
-        self._limit: int | None = None
+        self._before: list[int | None] = []
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
         with self._lock:
             self._threads += 1
             if self._threads == 1:
-                self._filters, self._limit = warnings.catch_warnings(), Image.MAX_IMAGE_PIXELS
+                self._filters = warnings.catch_warnings()
                 self._filters.__enter__()
                 warnings.filterwarnings("ignore", module=r"PIL\.")
-                Image.MAX_IMAGE_PIXELS = None
+                self._before = [getattr(module, name) for module, name, _ in NUMBERS]
+                for module, name, number in NUMBERS:
+                    setattr(module, name, number)
         try:
             yield
         finally:
@@ -96,7 +108,8 @@ class _OurLimits:
                 self._threads -= 1
                 if self._threads == 0:
                     self._filters.__exit__(None, None, None)
-                    Image.MAX_IMAGE_PIXELS = self._limit
+                    for (module, name, _), number in zip(NUMBERS, self._before, strict=True):
+                        setattr(module, name, number)
 
 
 our_limits = _OurLimits()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from pipeline.dataset import exif, images, png
 from pipeline.dataset.encoding import write_picture
@@ -106,6 +106,16 @@ def test_f2_exif_icc_and_xmp_are_kept_byte_for_byte_but_for_orientation_and_size
         tags = Image.Exif()
         tags.load(after)
         assert (tags[0x0112], tags[0x010F], tags.get_ifd(0x8769)[0x927C]) == (1, "Maker", b"maker's note" * 3)
+
+
+def test_f2_profiles_and_text_of_many_megabytes_are_kept_and_bombs_refused() -> None:
+    icc, text = noise(700_000).tobytes(), zlib.compress(b"a long story " * 200_000)
+    jpeg = read(saved(drawn(), "JPEG", icc_profile=icc))
+    assert read(write_picture(jpeg, jpeg.pixels, Encoding("png"))[0]).metadata.icc == icc
+    for extra in ((b"zTXt", b"Comment\0\0" + text), (b"iTXt", b"Comment\0\1\0\0\0" + text)):
+        assert read(png.with_chunks(saved(drawn(), "PNG"), png.chunk(*extra))).metadata.chunks == (extra,)
+    bomb = png.chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(png.LARGEST_PROFILE + (1 << 20))))
+    assert refused(png.with_chunks(saved(drawn(), "PNG"), bomb))[0] == "decode_error"
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -297,13 +307,15 @@ def test_f4_sizes_have_limits_and_pillows_own_limit_is_left_alone(monkeypatch: p
     bomb = png.SIGNATURE + png.chunk(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)) + data[33:]
     assert refused(bomb)[0] == "too_large"
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    monkeypatch.setattr(PngImagePlugin, "MAX_TEXT_CHUNK", 101)
+    monkeypatch.setattr(PngImagePlugin, "MAX_TEXT_MEMORY", 102)
     filters = list(warnings.filters)
     threads = [threading.Thread(target=read, args=(one,)) for one in FILES.values()]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert Image.MAX_IMAGE_PIXELS == 100
+    assert (Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY) == (100, 101, 102)
     assert warnings.filters == filters
 
 
