@@ -109,9 +109,9 @@ def _read(image: ImageFile.ImageFile, kind: str, data: bytes) -> Picture:
 def _pixels(image: Image.Image, kind: str, data: bytes) -> Pixels:
     """What Pillow has decoded, without loss but for CMYK."""
     mode = image.mode
-    if kind == "PNG" and mode in ("1", "L") and "transparency" in image.info and data[24] in (2, 4):
+    if kind == "PNG" and mode == "L" and "transparency" in image.info and data[24] in (2, 4):
         # Pillow spreads samples of 2 and 4 bits over eight, but not the one that is transparent.
-        image.info["transparency"] *= 255 // (2 ** data[24] - 1)
+        return _hiding(_samples(image), image.info["transparency"] * (255 // (2 ** data[24] - 1)))
     if mode.startswith("I;16"):
         return _grey16(image)
     if mode in ("1", "L", "LA", "La"):
@@ -148,9 +148,12 @@ def _grey16(image: Image.Image) -> Pixels:
         if image.tag_v2.get(0x0106) == 0:  # white is zero, which Pillow heeds for fewer bits only
             samples = 65535 - samples
     transparent = image.info.get("transparency")
-    if transparent is None:
-        return samples
-    return np.concatenate([samples, np.where(samples == transparent, 0, 65535).astype(np.uint16)], axis=2)
+    return samples if transparent is None else _hiding(samples, transparent)
+
+
+def _hiding(grey: Pixels, transparent: int) -> Pixels:
+    """(H, W, 1) with alpha, which is 0 where a sample is the one that is transparent."""
+    return np.concatenate([grey, np.where(grey == transparent, 0, np.iinfo(grey.dtype).max).astype(grey.dtype)], axis=2)
 
 
 def _from_cmyk(image: Image.Image) -> Image.Image:

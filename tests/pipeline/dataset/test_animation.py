@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +69,22 @@ def test_the_picture_of_an_animated_png_for_others_is_no_frame_of_it() -> None:
         np.testing.assert_array_equal(pixels, np.roll(drawn(), shift, axis=1))
     one = Limits(max_pixels=1 << 20, animated="first")
     np.testing.assert_array_equal(read_picture(moving("PNG", default_image=True), one).pixels, drawn())
+
+
+@pytest.mark.parametrize("depth", [2, 4])
+def test_the_transparent_grey_of_an_animated_png_is_the_same_in_every_frame(depth: int) -> None:
+    frames = [(np.arange(40).reshape(5, 8) + number) % 2**depth for number in range(3)]
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", 8, 5, depth, 0, 0, 0, 0)), (b"tRNS", b"\0\1"), (b"acTL", struct.pack(">II", 3, 0))]
+    for number, values in enumerate(frames):
+        bits = np.unpackbits(values.astype(np.uint8)[..., None], axis=-1)[..., -depth:].reshape(5, -1)
+        packed = zlib.compress(b"".join(b"\0" + row.tobytes() for row in np.packbits(bits, axis=1)))
+        at = max(0, 2 * number - 1)
+        parts.append((b"fcTL", struct.pack(">IIIIIHHBB", at, 8, 5, 0, 0, 1, 10, 0, 0)))
+        parts.append((b"fdAT", struct.pack(">I", at + 1) + packed) if number else (b"IDAT", packed))
+    data = png.SIGNATURE + b"".join(png.chunk(*part) for part in [*parts, (b"IEND", b"")])
+    for values, pixels in zip(frames, read_picture(data, EACH).frames, strict=True):
+        np.testing.assert_array_equal(pixels[..., 0], values * (255 // (2**depth - 1)))
+        np.testing.assert_array_equal(pixels[..., 1], np.where(values == 1, 0, 255))
 
 
 def test_a_gif_that_does_not_repeat_is_shown_once() -> None:
