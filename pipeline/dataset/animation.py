@@ -14,6 +14,7 @@ from pipeline.dataset.picture import Picture, PictureError, Pixels
 
 KINDS = ("GIF", "PNG", "WEBP", "AVIF")  # several pictures in a TIFF are pages
 SHORTEST_MS = 100  # what players make of a GIF's frame without a time
+MOST_WEBP_PLAYS = 0xFFFF
 
 
 def with_frames(picture: Picture, image: Image.Image, read: Callable[[Image.Image], Pixels], max_pixels: int) -> Picture:
@@ -68,8 +69,21 @@ def alike(frames: Sequence[Pixels]) -> list[Pixels]:
 
 
 def write(frames: Sequence[Pixels], kind: str, picture: Picture, options: dict[str, Any]) -> bytes:
-    """A WebP or PNG file of all frames, equal neighbours as one, with the times and repetitions of ``picture``."""
+    """A WebP or PNG file of all frames, equal neighbours as one, with the times and repetitions of ``picture``.
+
+    What the format cannot say becomes the nearest that it can.
+    """
     out = io.BytesIO()
     first, *more = (Image.fromarray(frame[..., 0] if frame.shape[2] == 1 else frame) for frame in frames)
-    first.save(out, kind, save_all=True, append_images=more, duration=list(picture.durations_ms), loop=picture.plays, **options)
+    times = [_sayable(time_ms, kind) for time_ms in picture.durations_ms]
+    plays = min(picture.plays, MOST_WEBP_PLAYS) if kind == "WEBP" else picture.plays
+    first.save(out, kind, save_all=True, append_images=more, duration=times, loop=plays, **options)
     return out.getvalue()
+
+
+def _sayable(time_ms: int, kind: str) -> int:
+    """WebP has 24 bits of milliseconds, PNG a fraction of two numbers of 16."""
+    if kind == "WEBP":
+        return min(time_ms, 0xFFFFFF)
+    step = next((step for step in (1, 10, 100) if time_ms <= 0xFFFF * step), 1000)
+    return min(round(time_ms / step), 0xFFFF) * step

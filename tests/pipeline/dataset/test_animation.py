@@ -18,7 +18,7 @@ from pipeline.dataset.animation import alike
 from pipeline.dataset.encoding import write_picture
 from pipeline.dataset.images import read_picture
 from pipeline.dataset.job import upscale_images
-from pipeline.dataset.picture import Encoding, Limits, PictureError
+from pipeline.dataset.picture import Encoding, Limits, Metadata, Picture, PictureError
 from pipeline.report import PlainListener
 from tests.pipeline.dataset.files import drawn, every_kind, png, random_picture, saved
 
@@ -60,6 +60,23 @@ def test_frames_are_written_with_their_times_and_repetitions(kind: str, asked: s
     if ending == ".png":
         for before, after in zip(picture.frames, again.frames, strict=True):
             np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize(
+    ("kind", "plays", "times", "found_plays", "found_times"),
+    [
+        ("webp", 65536, (0xFFFFFF, 5), 65535, (0xFFFFFF, 5)),
+        ("webp", 2**32 - 1, (65_535_000, 1 << 24), 65535, (0xFFFFFF, 0xFFFFFF)),
+        ("png", 2**32 - 1, (65535, 655_350), 2**32 - 1, (65535, 655_350)),
+        ("png", 65536, (66_667, 0xFFFFFF), 65536, (66_670, 16_777_000)),
+    ],
+)
+def test_more_times_and_longer_than_a_format_can_say_become_the_most_it_can(
+    kind: str, plays: int, times: tuple[int, int], found_plays: int, found_times: tuple[int, int]
+) -> None:
+    picture = Picture(drawn(), "GIF", Metadata(), more=(drawn()[::-1],), durations_ms=times, plays=plays)
+    again = read_picture(write_picture(picture, picture.pixels, Encoding(kind), picture.more)[0], EACH)
+    assert (again.plays, again.durations_ms) == (found_plays, found_times)
 
 
 def test_the_picture_of_an_animated_png_for_others_is_no_frame_of_it() -> None:
