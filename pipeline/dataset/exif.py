@@ -20,10 +20,11 @@ SHORT, LONG = 3, 4
 MOST_DIRECTORIES = 8  # the standard has four; what points to more is made to keep us busy
 TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 
-# What in a TIFF file's own directory describes how its samples are stored, and what is kept apart from EXIF.
+# What in a TIFF file's own directory describes how its samples are stored, what is kept apart from EXIF, and Photoshop's layers
+# (0x935C), which are pictures of the old size.
 STORAGE_TAGS = {
     *range(0x00FE, 0x010C), 0x0111, ORIENTATION, 0x0115, 0x0116, 0x0117, 0x0118, 0x0119, 0x011C, 0x0120, 0x0121, 0x0122,
-    0x0123, 0x0124, 0x0125, 0x013D, *range(0x0140, 0x0160), *range(0x0200, 0x0215), 0x02BC, 0x8649, 0x8773,
+    0x0123, 0x0124, 0x0125, 0x013D, *range(0x0140, 0x0160), *range(0x0200, 0x0215), 0x02BC, 0x8649, 0x8773, 0x935C,
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageOps, PngImagePlugin
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin, TiffImagePlugin
 
 from pipeline.dataset import exif, images, png
 from pipeline.dataset.encoding import write_picture
@@ -157,6 +157,17 @@ def test_f2_a_tiffs_own_fields_become_exif() -> None:
     written, ending = write_picture(picture, picture.pixels, Encoding())
     assert ending == ".png"
     assert Image.open(io.BytesIO(written)).info["dpi"] == pytest.approx((300, 300), abs=0.01)
+
+
+def test_photoshops_layers_in_a_tiff_are_left_out() -> None:
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    info[0x010F], info[0x935C] = "Maker", b"Adobe Photoshop Document Data Block\0" + noise(50_000).tobytes()
+    info.tagtype[0x935C] = 7
+    picture = read(saved(drawn(), "TIFF", tiffinfo=info))
+    tags = Image.Exif()
+    tags.load(picture.metadata.exif)
+    assert (tags.get(0x010F), 0x935C in tags) == ("Maker", False)
+    assert write_picture(picture, picture.pixels, Encoding("jpeg"))[1] == ".jpg"
 
 
 def test_an_orientation_of_four_bytes_counts_too() -> None:
