@@ -29,7 +29,7 @@ _GONE = (*DAMAGED, KeyError, MediaError, tarfile.TarError)
 class KnownResults:
     """The pictures that files of rows tell of, under the settings of this run. May be used from several threads.
 
-    Nothing is read before the first is asked for; memory holds 12 bytes for each.
+    Nothing is read before the first is asked for; memory holds 12 bytes for each. Damaged files tell of none.
     """
 
     def __init__(self, work: Store, out: Store, row_files: Sequence[str]) -> None:
@@ -77,18 +77,25 @@ class KnownResults:
             return None
         key = self._row_files[self._places[index]]
         rows = self._rows.pop(key, None)
-        if rows is None:
-            stored = read_rows(pa.BufferReader(self._work.read(key)))
-            rows = {row.source_sha256: row for row in stored if row.status == "ok"}
-        self._rows[key] = rows
+        self._rows[key] = rows = self._read(key) if rows is None else rows
         while len(self._rows) > _NUM_OPEN:
             self._rows.popitem(last=False)
         return rows.get(source_sha256)
 
+    def _read(self, key: str) -> dict[str, Row]:
+        try:
+            stored = read_rows(pa.BufferReader(self._work.read(key)))
+            return {row.source_sha256: row for row in stored if row.status == "ok"}
+        except DAMAGED:
+            return {}
+
     def _load(self) -> None:
         def starts(key: str) -> list[np.uint64]:
-            data = pa.BufferReader(self._work.read(key))
-            table = pq.read_table(data, columns=["source_sha256"], filters=[("status", "==", "ok")], schema=SCHEMA)
+            try:
+                data = pa.BufferReader(self._work.read(key))
+                table = pq.read_table(data, columns=["source_sha256"], filters=[("status", "==", "ok")], schema=SCHEMA)
+            except DAMAGED:
+                return []
             return [_start(text) for text in table["source_sha256"].to_pylist()]
 
         with ThreadPoolExecutor(NUM_READERS) as pool:

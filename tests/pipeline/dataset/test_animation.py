@@ -91,7 +91,11 @@ def test_the_picture_of_an_animated_png_for_others_is_no_frame_of_it() -> None:
 @pytest.mark.parametrize("depth", [2, 4])
 def test_the_transparent_grey_of_an_animated_png_is_the_same_in_every_frame(depth: int) -> None:
     frames = [(np.arange(40).reshape(5, 8) + number) % 2**depth for number in range(3)]
-    parts = [(b"IHDR", struct.pack(">IIBBBBB", 8, 5, depth, 0, 0, 0, 0)), (b"tRNS", b"\0\1"), (b"acTL", struct.pack(">II", 3, 0))]
+    parts = [
+        (b"IHDR", struct.pack(">IIBBBBB", 8, 5, depth, 0, 0, 0, 0)),
+        (b"tRNS", b"\0\1"),
+        (b"acTL", struct.pack(">II", 3, 0)),
+    ]
     for number, values in enumerate(frames):
         bits = np.unpackbits(values.astype(np.uint8)[..., None], axis=-1)[..., -depth:].reshape(5, -1)
         packed = zlib.compress(b"".join(b"\0" + row.tobytes() for row in np.packbits(bits, axis=1)))
