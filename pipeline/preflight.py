@@ -11,7 +11,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from pipeline.config import RunConfig
-from pipeline.errors import ConfigError, OutputError
+from pipeline.errors import ConfigError, InterruptedRunError, OutputError, UpscaleError
 from pipeline.storage import local_path
 from swinir.device import choose_device
 from swinir.spec import ModelSpec, load_spec
@@ -62,6 +62,19 @@ def lease(destination: str, place: str | None = None) -> Iterator[None]:
             if error.errno == errno.ENAMETOOLONG:
                 raise ConfigError(f"{where}: {error.strerror}; use a shorter one") from error
             raise OutputError(f"{where}: {error.strerror or error}; the same command goes on from there") from error
+
+
+@contextmanager
+def resumable(fresh: bool) -> Iterator[None]:
+    """What stops in the block goes on by the same command, but without --fresh, which would discard it: then errors say so."""
+    try:
+        yield
+    except (OutputError, InterruptedRunError, KeyboardInterrupt) as error:
+        if not fresh:
+            raise
+        kind = type(error) if isinstance(error, UpscaleError) else InterruptedRunError
+        message = str(error) or "interrupted; the same command goes on from where it was"
+        raise kind(message.replace("the same command", "the same command without --fresh")) from error
 
 
 @contextmanager

@@ -103,14 +103,14 @@ def merge_index(work: Store, row_files: Iterable[str], target: Path) -> Counter[
     return Counter(dict(sorted(counts.items())))
 
 
-def moved_outputs(old: Path, new: Path) -> Iterator[tuple[str, str, str | None]]:
-    """The keys of one index, in order, that have their result in another place in a newer one, with the two places.
+def moved_outputs(old: Iterable[tuple[str, str]], new: Path) -> Iterator[tuple[str, str, str | None]]:
+    """The keys of ``old``, in order, that have their result in another place in a newer index, with the two places.
 
     "" is no place, and None is where the newer index does not have the key.
     """
-    left, right = places(old), places(new)
+    right = places(new)
     other, place = next(right, ("", ""))
-    for key, before in left:
+    for key, before in old:
         while other and other < key:
             other, place = next(right, ("", ""))
         if key != other:

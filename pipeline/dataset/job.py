@@ -25,7 +25,7 @@ from pipeline.dataset.workload import ROWS, ShardWorkload
 from pipeline.driver import Event, Outcome, RunOptions
 from pipeline.errors import ConfigError, InterruptedRunError, MediaError, OutputError
 from pipeline.ledger import Ledger
-from pipeline.preflight import lease, load_model_spec, refuse_device
+from pipeline.preflight import lease, load_model_spec, refuse_device, resumable
 from pipeline.report import Listener, software_versions
 from pipeline.storage import Store
 from pipeline.units import Unit, Workload, digest
@@ -36,6 +36,7 @@ RunUnits = Callable[[list[Unit], Workload, Ledger, RunOptions, Callable[[Event],
 FORMAT_VERSION = 1  # of outputs and rows; another one shares nothing with this
 FAILED = frozenset({"read_error", "decode_error", "unsupported", "too_large", "model_error", "crashed"})
 NUM_REMOVED_NAMED = 1000
+DISCARDED = "discarded.json"  # the files of rows that --fresh has found, until a run has finished
 ROUNDS = 4  # each finds more pictures that kill their process
 
 # What does not change a byte of the result.
@@ -48,7 +49,7 @@ def upscale_images(
     """Upscale the archive ``source`` into the folder ``destination``; the report that is also stored there.
 
     Raises ConfigError or MediaError before any work where the request cannot be met, InterruptedRunError after Ctrl-C; the
-    same command goes on from there, and after a finished run does what is new or changed.
+    same command, without ``fresh``, goes on from there, and after a finished run does what is new or changed.
     """
     started = time.monotonic()
     check_places(source, destination)
@@ -61,7 +62,7 @@ def upscale_images(
         ledger = Ledger(work)
         refuse_taken(source, out, ledger, config)
         if config.fresh:
-            work.delete_all("")
+            discard(ledger)
         settings = described(config, model)
         is_new = ledger.begin(settings)
         noted = claim(work, source, config.overwrite)
@@ -80,9 +81,10 @@ def upscale_images(
             raise
         forget_superseded(ledger, out, before, {unit.id for unit in units})
         workload = ShardWorkload(source, config, model, work, out)
-        done = run(units, workload, ledger, before, run_units, listener)
-        listener.phase("indexing", None)
-        report = finish(done, workload, Path(scratch), listener)
+        with resumable(config.fresh):
+            done = run(units, workload, ledger, before, run_units, listener)
+            listener.phase("indexing", None)
+            report = finish(done, workload, Path(scratch), listener)
         new = [record for unit, record in done if unit.id not in before]
         report |= {
             "source": readable(source),
@@ -105,6 +107,15 @@ def described(config: ImagesConfig, model: ModelSpec) -> dict[str, Any]:
         "settings": config.model_dump(exclude=UNSEEN_SETTINGS),
         "versions": software_versions(),
     }
+
+
+def discard(ledger: Ledger) -> None:
+    """Forget earlier runs, but not what they left at the destination: the next run that finishes clears it away."""
+    work = ledger.store
+    work.write(DISCARDED, json.dumps(sorted(work.list(ROWS))).encode())
+    ledger.discard()
+    for folder in (LISTS, CRASHED):
+        work.delete_all(folder)
 
 
 def forget_failed(ledger: Ledger) -> dict[str, dict[str, Any]]:
@@ -149,13 +160,14 @@ def run(
     options = RunOptions(num_workers=config.workers, device=config.device, address=config.address, stall_s=config.stall_seconds)
     whole = {unit.spec["list"]: unit for unit in units}
     records = {unit.id: before[unit.id] for unit in units if unit.id in before}
+    discarded = json.loads(workload.work.read(DISCARDED)) if workload.work.exists(DISCARDED) else []
     for _ in range(ROUNDS):
         left = [unit for unit in whole.values() if unit.id not in records]
         if not left:
             break
         listener.phase("upscaling", sum(unit.num_items for unit in left))
-        kept = {record["rows"] for record in [*before.values(), *records.values()]}
-        workload = replace(workload, row_files=tuple(sorted(set(workload.work.list(ROWS)) - kept)))
+        no_use = {record["rows"] for record in [*before.values(), *records.values()]}.union(discarded)
+        workload = replace(workload, row_files=tuple(sorted(set(workload.work.list(ROWS)) - no_use)))
         outcome = run_units(left, workload, ledger, options, listener.event)
         records |= outcome.committed
         for unit in left:
@@ -212,12 +224,13 @@ def finish(
         listener.warn(f"{len(removed)} pictures are no longer in the source, {removed[0]} for one")
     out.upload(index, INDEX)
     write_card(out, index, workload, counts)
-    if workload.config.output != "files" or workload.config.fresh:  # else the folder that it lists holds only what is wanted
+    if workload.config.output != "files" or work.exists(DISCARDED):  # else the folder that it lists holds only what is wanted
         remove_strays(out, {file["key"] for record in records for file in record["files"]})
     wanted = {key for unit, record in done for key in (record["rows"], unit.spec["list"], mark_of(unit))}
     for key in [*work.list(ROWS), *work.list(LISTS), *work.list(CRASHED)]:
         if key not in wanted:
             work.delete(key)
+    work.delete(DISCARDED)
     return {
         "images": counts.total(),
         "counts": dict(counts),

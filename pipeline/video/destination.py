@@ -24,7 +24,8 @@ NAME_BYTES = 255  # of one name on every common file system
 FOLDER_PATTERN = "%06d.png"
 PICTURES_ONLY = {"image2": "png", "gif": "gif"}  # formats that hold nothing but one video stream, with its codec
 PUBLISHING = "publishing"  # in the work folder: what lies at the destination without a report is of this job
-WORK_KEYS = re.compile(rf"{PUBLISHING}$|probe-|scratch/|[0-9a-f]{{16}}/")  # what a work folder holds
+REDONE = "redone"  # in the work folder: the job that --fresh has begun again, though its result may be there
+WORK_KEYS = re.compile(rf"({PUBLISHING}|{REDONE})$|probe-|scratch/|[0-9a-f]{{16}}/")  # what a work folder holds
 
 
 class Destination(Protocol):
@@ -105,6 +106,11 @@ def finished_report(destination: Destination, job_id: str) -> dict[str, Any] | N
     """The report of the same job, where its result is still there as it was."""
     report = read_report(destination.store, destination.name)
     return report if report and report.get("job") == job_id and destination.holds(report) else None
+
+
+def is_redone(work: Store, job_id: str) -> bool:
+    """Whether --fresh has begun the job again, and it has not finished since."""
+    return work.exists(REDONE) and work.read(REDONE) == job_id.encode()
 
 
 def work_of(destination: Destination) -> Store:

@@ -15,19 +15,21 @@ from pipeline.config import VideoConfig
 from pipeline.driver import Event, Outcome, RunOptions
 from pipeline.errors import InterruptedRunError, MediaError, OutputError
 from pipeline.ledger import Ledger
-from pipeline.preflight import lease, load_model_spec, refuse_device
+from pipeline.preflight import lease, load_model_spec, refuse_device, resumable
 from pipeline.report import Listener, software_versions
 from pipeline.storage import Store, local_path
 from pipeline.units import Unit, Workload, digest
 from pipeline.video.assemble import DamagedSegmentError, assemble, stored_packets, verify
 from pipeline.video.destination import (
     PICTURES_ONLY,
+    REDONE,
     check_places,
     clear_state,
     config_for,
     destination_of,
     finished_report,
     format_of,
+    is_redone,
     refuse_foreign,
     work_of,
 )
@@ -45,7 +47,7 @@ def upscale_video(
     """Upscale ``source`` into ``destination``; the report that is also stored beside it.
 
     Raises ConfigError or MediaError before any work where the request cannot be met, OutputError where it stopped half-way,
-    InterruptedRunError after Ctrl-C; in the last two the same command goes on from there.
+    InterruptedRunError after Ctrl-C; in the last two the same command, without ``fresh``, goes on from there.
     """
     started = time.monotonic()
     check_places(source, destination)
@@ -58,13 +60,14 @@ def upscale_video(
         job_id = job_digest(source, config, model)
         work = work_of(target)
         done = finished_report(target, job_id)
-        if done and not config.fresh:
+        if done and not config.fresh and not is_redone(work, job_id):
             clear_state(work)
             listener.note(f"{destination} is already complete; --fresh does it again")
             return {**done, "frames_processed": 0, "segments_reused": done["segments"]}
         refuse_foreign(target, work, config.overwrite)
         if config.fresh:
             work.delete_all("")
+            work.write(REDONE, job_id.encode())
         job = prepare(source, destination, config, held, model, job_id, work, listener)
         refuse_damage(job)
         for line in [*job.plan.guesses, *job.warnings]:
@@ -72,7 +75,7 @@ def upscale_video(
         run = Ledger(Store(f"{work.url}/{digest(job.identity)}"))
         run.begin(job.identity)
         run.clear_quarantine()
-        with scratch_in(work) as scratch:
+        with scratch_in(work) as scratch, resumable(config.fresh):
             made = scratch / f"joined{Path(target.name).suffix}"
             report = run_and_join(job, run, made, run_units, listener)
             report["seconds"] = round(time.monotonic() - started, 3)

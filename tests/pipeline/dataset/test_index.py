@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.dataset import index
-from pipeline.dataset.index import Row, merge_index, moved_outputs, read_rows, write_rows
+from pipeline.dataset.index import Row, merge_index, moved_outputs, places, read_rows, write_rows
 from pipeline.errors import OutputError
 from pipeline.storage import Store
 
@@ -105,7 +105,7 @@ def test_results_that_an_archive_lost_or_has_elsewhere_are_named(tmp_path: Path)
     old = [replace(row, output=f"{row.key}.jpg") for row in rows(0, 10)]
     write_rows(tmp_path / "old.parquet", old)
     write_rows(tmp_path / "new.parquet", [*old[1:3], replace(old[3], output="x"), *rows(6, 7), *old[7:9], *rows(20, 22)])
-    assert list(moved_outputs(tmp_path / "old.parquet", tmp_path / "new.parquet")) == [
+    assert list(moved_outputs(places(tmp_path / "old.parquet"), tmp_path / "new.parquet")) == [
         ("000000.png", "000000.png.jpg", None),
         ("000003.png", "000003.png.jpg", "x"),
         ("000004.png", "000004.png.jpg", None),
@@ -113,7 +113,7 @@ def test_results_that_an_archive_lost_or_has_elsewhere_are_named(tmp_path: Path)
         ("000006.png", "000006.png.jpg", ""),
         ("000009.png", "000009.png.jpg", None),
     ]
-    assert list(moved_outputs(tmp_path / "old.parquet", tmp_path / "old.parquet")) == []
+    assert list(moved_outputs(places(tmp_path / "old.parquet"), tmp_path / "old.parquet")) == []
 
 
 def test_the_index_answers_from_duckdb_and_pandas_in_one_line(tmp_path: Path) -> None:

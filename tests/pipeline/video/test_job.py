@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import signal
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,7 +17,8 @@ import pytest
 import torch
 
 from pipeline import local
-from pipeline.errors import ConfigError, MediaError, OutputError
+from pipeline.driver import Outcome
+from pipeline.errors import ConfigError, InterruptedRunError, MediaError, OutputError
 from pipeline.video.encode import SegmentEncoder
 from pipeline.video.packets import read_packets
 from pipeline.video.plan import EncodeSpec
@@ -150,6 +152,20 @@ def stop_after(num_commits: int):
         return local.run_units(units, workload, ledger, options, counting)
 
     return run
+
+
+def test_what_fresh_began_goes_on_without_it_though_an_earlier_result_is_there(tmp_path: Path, job) -> None:
+    source = write_video(tmp_path / "in.mp4", 120, options=H264)
+    job(source, tmp_path / "out.mkv")
+
+    def interrupted(units, *rest) -> Outcome:
+        return replace(local.run_units(units[:2], *rest), interrupted=True)
+
+    with pytest.raises(InterruptedRunError, match=r"^stopped at 2 of \d segments; the same command without --fresh goes on"):
+        job(source, tmp_path / "out.mkv", run_units=interrupted, fresh=True)
+    report = job(source, tmp_path / "out.mkv")
+    assert report["segments_reused"] == 2
+    assert job(source, tmp_path / "out.mkv")["frames_processed"] == 0
 
 
 def test_b1_a_stopped_job_goes_on_and_gives_the_same_bytes(tmp_path: Path, job) -> None:
