@@ -44,7 +44,8 @@ def list_members(url: str) -> Members:
     """Read the headers of a tar. It must not be compressed as a whole.
 
     A member is a picture by its ending or, where that is unknown, its first bytes; a link is the picture that it leads to. Of
-    members with one name the last counts, as in unpacking. Side files, the other fields of WebDataset's samples, are left out.
+    members with one name the last counts, as in unpacking. Hidden members and side files, the other fields of WebDataset's
+    samples, are left out.
     Raises as ``reading.opened`` where nothing can be read; damage after the first header is only told.
     """
     found = Members()
@@ -55,7 +56,7 @@ def list_members(url: str) -> Members:
             while (info := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # it would keep them all
                 name = _key(info.name)
-                if info.isdir() or not name or _is_hidden(name) or is_side_file(name):
+                if info.isdir() or not name or is_side_file(name):
                     continue
                 links.pop(name, None)
                 if info.issym() or info.islnk():
@@ -71,7 +72,8 @@ def list_members(url: str) -> Members:
     for name in links:
         if target := _target(name, files, links):
             files[name] = replace(target, name=name)
-    found.files = sorted(files.values(), key=lambda member: member.name)
+    # Only now: links that anybody wants may lead to hidden members.
+    found.files = sorted((member for member in files.values() if not _is_hidden(member.name)), key=lambda member: member.name)
     return found
 
 

@@ -84,7 +84,8 @@ def test_keys_rise_across_tars_and_files_whose_names_begin_alike(store_url: str)
 def test_a_link_in_a_tar_is_the_picture_it_leads_to(tmp_path: Path, kind: bytes) -> None:
     up = "../" if kind == tarfile.SYMTYPE else ""  # a hard link names its target from the root
     links = {"b/c.png": f"{up}b.png", "b.png": "./a.png", "d.png": "missing.png", "e.png": "e.png", "f.png": "../a.png"}
-    (tmp_path / "a.tar").write_bytes(tar({"a.png": b"one"}, links, kind))
+    links |= {"g.png": ".h.png", ".h.png": "..data/h.png"}
+    (tmp_path / "a.tar").write_bytes(tar({"a.png": b"one", "..data/h.png": b"hidden"}, links, kind))
     where = f"{tmp_path}/a.tar: "
     assert contents(str(tmp_path / "a.tar")) == {
         "a.tar/a.png": b"one",
@@ -93,6 +94,7 @@ def test_a_link_in_a_tar_is_the_picture_it_leads_to(tmp_path: Path, kind: bytes)
         "a.tar/d.png": f"{where}d.png: a link to 'missing.png', which is not in the tar",
         "a.tar/e.png": f"{where}e.png: a link to 'e.png', which is not in the tar",
         "a.tar/f.png": f"{where}f.png: a link to '../a.png', which is not in the tar",
+        "a.tar/g.png": b"hidden",
     }
 
 
