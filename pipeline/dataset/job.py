@@ -61,7 +61,7 @@ def upscale_images(
     with lease(destination, work.url), tempfile.TemporaryDirectory(prefix="swinir-") as scratch:
         ledger = Ledger(work)
         refuse_taken(source, out, ledger, config)
-        if config.fresh:
+        if config.fresh and ledger.is_begun():
             discard(ledger)
         settings = described(config, model)
         is_new = ledger.begin(settings)
@@ -113,9 +113,9 @@ def discard(ledger: Ledger) -> None:
     """Forget earlier runs, but not what they left at the destination: the next run that finishes clears it away."""
     work = ledger.store
     work.write(DISCARDED, json.dumps(sorted(work.list(ROWS))).encode())
-    ledger.discard()
     for folder in (LISTS, CRASHED):
         work.delete_all(folder)
+    ledger.discard()  # at last: what is begun no more has been discarded whole
 
 
 def forget_failed(ledger: Ledger) -> dict[str, dict[str, Any]]:
@@ -224,7 +224,8 @@ def finish(
         listener.warn(f"{len(removed)} pictures are no longer in the source, {removed[0]} for one")
     out.upload(index, INDEX)
     write_card(out, index, workload, counts)
-    if workload.config.output != "files" or work.exists(DISCARDED):  # else the folder that it lists holds only what is wanted
+    # Else the folder that it lists holds only what is wanted.
+    if workload.config.output != "files" or workload.config.fresh or work.exists(DISCARDED):
         remove_strays(out, {file["key"] for record in records for file in record["files"]})
     wanted = {key for unit, record in done for key in (record["rows"], unit.spec["list"], mark_of(unit))}
     for key in [*work.list(ROWS), *work.list(LISTS), *work.list(CRASHED)]:
