@@ -12,6 +12,7 @@ from swinir.ensemble import SIZES
 from swinir.model import SwinIRConfig
 from swinir.presets import baseline, preset
 from swinir.strength import load_blended
+from swinir.tiling import OVERLAP, OVERLAP_SHALLOW
 from swinir.weights import AUTO, load_checkpoint, refuse_weights
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -34,6 +35,19 @@ class ModelSpec:
     precision: str = "auto"
     tile: int | None = None
     ensemble: int = 1
+
+    @property
+    def window(self) -> int:
+        """Input pixels of whose multiples tiles are."""
+        return self.config.window_size if self.config else 1
+
+    @property
+    def overlap(self) -> int:
+        """Input pixels that neighbouring tiles share, where tiles are long enough."""
+        if self.config:
+            return OVERLAP if sum(self.config.depths) > 24 else OVERLAP_SHALLOW
+        # Each output pixel of bicubic needs two input pixels beyond its own, the others none.
+        return 8 if self.name.startswith("bicubic") else 0
 
 
 def load_spec(

@@ -13,6 +13,11 @@ from swinir.windows import pad_to_windows, reflected_index
 
 Span = tuple[int, int]  # half-open
 
+# Input pixels that neighbouring tiles share: a body of up to 24 blocks sees less far. With trained lightweight weights 16
+# pixels keep tiled and untiled output 74 to 82 dB apart.
+OVERLAP = 32
+OVERLAP_SHALLOW = 16
+
 
 @dataclass(frozen=True, slots=True)
 class Tile:

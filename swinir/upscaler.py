@@ -24,12 +24,8 @@ from swinir.gpu.transfer import placed
 from swinir.model import SwinIR
 from swinir.reuse import TileMemory
 from swinir.spec import ModelSpec, build_spec, load_spec
-from swinir.tiling import blended_bands, overlap_for, round_up
+from swinir.tiling import OVERLAP, blended_bands, overlap_for, round_up
 
-# Input pixels that neighbouring tiles share: a body of up to 24 blocks sees less far. With trained lightweight weights 16
-# pixels keep tiled and untiled output 74 to 82 dB apart.
-OVERLAP = 32
-OVERLAP_SHALLOW = 16
 BATCH_PIXELS = 1 << 20
 # On the CPU one forward pass at a time in a process. It has all cores anyway, and oneDNN's shared AMX kernels
 # (uxlfoundation/oneDNN#5393, pytorch/pytorch#187912) and MKL's first calls race when two threads compute: crashes and hangs.
@@ -109,14 +105,8 @@ class Upscaler:
 
     def _open(self, spec: ModelSpec, device: str, batch: int) -> None:
         network = build_spec(spec)
-        if spec.config is None:
-            # Each output pixel of bicubic needs two input pixels beyond its own, the others none.
-            overlap = 8 if spec.name.startswith("bicubic") else 0
-            self._adopt(network, spec.scale, 0, 1, overlap, device, "fp32", spec.tile, batch)
-        else:
-            chans, window = spec.config.in_chans, spec.config.window_size
-            overlap = OVERLAP if sum(spec.config.depths) > 24 else OVERLAP_SHALLOW
-            self._adopt(network, spec.scale, chans, window, overlap, device, spec.precision, spec.tile, batch)
+        chans, precision = (spec.config.in_chans, spec.precision) if spec.config else (0, "fp32")
+        self._adopt(network, spec.scale, chans, spec.window, spec.overlap, device, precision, spec.tile, batch)
         self.name, self.weights_sha256 = spec.name, spec.weights_sha256
         if spec.ensemble != 1:
             self.name += "+"
@@ -142,7 +132,7 @@ class Upscaler:
         self.scale, self.in_chans, self._window, self._overlap = scale, in_chans, window, overlap
         self._batch = batch
         self._smallest_tile = round_up(SMALLEST_TILE, window)
-        self.tile = choose_tile(tile, self.device, window)
+        self.tile = choose_tile(tile, self.device, window, overlap)
         self.nonfinite_tiles = 0
         self.warn = logging.getLogger("swinir").warning
         self._lock = threading.Lock()

@@ -182,12 +182,12 @@ def describe_plan(job: Prepared) -> dict[str, Any]:
 
 def planned_tile(job: Prepared) -> str:
     """The tiles that workers begin with; those of a cluster choose by their own device."""
-    window = job.model.config.window_size if job.model.config else 1
+    model = job.model
     if job.config.address:
         kinds = ["cuda", "cpu"] if job.config.device == "auto" else [job.config.device]
     else:
         kinds = [choose_device(job.config.device).type]
-    return ", ".join(f"{choose_tile(job.model.tile, torch.device(kind), window)} on {kind}" for kind in kinds)
+    return ", ".join(f"{choose_tile(model.tile, torch.device(kind), model.window, model.overlap)} on {kind}" for kind in kinds)
 
 
 def disk_estimate_bytes(job: Prepared) -> int:

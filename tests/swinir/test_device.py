@@ -55,9 +55,10 @@ def test_tiles_are_as_large_as_memory_allows(monkeypatch, memory_gib, tile):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     properties = SimpleNamespace(total_memory=int(memory_gib * 0.97 * 2**30))  # the driver keeps some
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
-    assert choose_tile(None, CUDA, 8) == tile
-    assert choose_tile(200, CUDA, 7) == 196
-    assert choose_tile(None, CPU, 7) == 252
+    assert choose_tile(None, CUDA, 8, 32) == tile
+    assert choose_tile(200, CUDA, 7, 32) == 196
+    assert choose_tile(None, CPU, 7, 16) == 252
+    assert choose_tile(None, CPU, 8, 32) == 384
 
 
 @pytest.mark.parametrize(("memory_gib", "most"), [(80, DEVICE_PIXELS), (8, 32 << 20)])
