@@ -12,11 +12,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from jobs.options import local
 from pipeline.errors import ConfigError
 
 
 def demo(
-    folder: Annotated[Path, typer.Argument(help="Where it goes; an earlier one is replaced.")] = Path("demo-output"),
+    folder: Annotated[Path, typer.Argument(parser=local, help="Where it goes; an earlier one is replaced.")] = Path("demo-output"),
     model: Annotated[str, typer.Option(help="A preset of `swinir models`.")] = "lightweight-x2",
 ) -> None:
     """Upscale a clip made on the spot, with a before/after picture and the report."""

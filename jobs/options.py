@@ -25,8 +25,8 @@ AsJson = Annotated[bool, Option("--json", help="Progress and result as JSON line
 ConfigFile = Annotated[Path | None, Option(help="A YAML file of settings; options go before it.")]
 
 
-def local(named: str) -> Path:
+def local(named: str | Path) -> Path:
     """As a parser of typer's, for what is written on this machine alone. Raises ConfigError for a URL."""
-    if "://" in named:
+    if "://" in str(named):
         raise ConfigError(f"{named} is a URL; name a local folder or file, and copy from there")
     return Path(named)

@@ -20,7 +20,7 @@ from pipeline.storage import local_path
 CONTAINERS = (".tar", ".parquet")
 _SIDE_ENDINGS = frozenset({
     ".aae", ".cls", ".csv", ".db", ".htm", ".html", ".ini", ".json", ".jsonl", ".log", ".md", ".md5", ".npy", ".npz",
-    ".sha256", ".tsv", ".txt", ".xml", ".xmp", ".yaml", ".yml",
+    ".safetensors", ".sha256", ".tsv", ".txt", ".xml", ".xmp", ".yaml", ".yml",
 })  # fmt: skip
 _LOOK_THREADS = 16
 
