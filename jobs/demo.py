@@ -17,7 +17,9 @@ from pipeline.errors import ConfigError
 
 
 def demo(
-    folder: Annotated[Path, typer.Argument(parser=local, help="Where it goes; an earlier one is replaced.")] = Path("demo-output"),
+    folder: Annotated[Path, typer.Argument(parser=local, help="Where it goes; an earlier one is replaced.")] = Path(
+        "demo-output"
+    ),
     model: Annotated[str, typer.Option(help="A preset of `swinir models`.")] = "lightweight-x2",
 ) -> None:
     """Upscale a clip made on the spot, with a before/after picture and the report."""
