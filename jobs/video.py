@@ -160,7 +160,7 @@ def tell(result: dict[str, Any], as_json: bool) -> None:
     table = Table(show_header=False, box=None)
     told = ("destination", "frames", "frames_out", "frames_repaired", "frames_processed", "duration_s", "size", "model", "tile",
             "encoder", "segments", "segments_reused", "seconds", "fps", "disk_needed_mib", "disk_free_mib", "streams",
-            "guesses", "warnings", "preview")  # fmt: skip
+            "guesses", "warnings", "time_needed", "preview")  # fmt: skip
     for key in told:
         value = result.get(key)
         if key == "streams" and value and isinstance(value[0], dict):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import time
+from datetime import timedelta
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
@@ -52,7 +54,8 @@ def plan_only(source: str, destination: str, config: VideoConfig, listener: List
 def write_preview(job: Prepared, num_frames: int) -> dict[str, Any]:
     """A PNG beside the destination: ``num_frames`` frames of the video, bicubic on the left and the model on the right.
 
-    They are made on this machine, whatever ``address`` says. ConfigError where it has not the device.
+    They are made on this machine, whatever ``address`` says: ConfigError where it has not the device. How long all would take
+    is reckoned from the fastest; decoding and encoding go on beside that.
     """
     destination = destination_of(job.destination)
     if is_sequence(job.source) and normal_url(job.source) == normal_url(destination.store.url):
@@ -61,7 +64,7 @@ def write_preview(job: Prepared, num_frames: int) -> dict[str, Any]:
     if not job.config.overwrite and destination.store.exists(key) and not is_preview(destination.store.read(key)):
         raise ConfigError(f"{destination.store.url_of(key)} is no preview of this program; move it, or pass --overwrite")
     upscaler = Upscaler.from_spec(job.model, str(pick_device(job.config.device)))
-    pairs = []
+    pairs, seconds = [], []
     decodable = np.flatnonzero(~job.pictures.repeated)
     for index in decodable[np.linspace(0, len(decodable) - 1, num_frames + 2).round().astype(int)[1:-1]]:
         frames = read_range(
@@ -75,11 +78,15 @@ def write_preview(job: Prepared, num_frames: int) -> dict[str, Any]:
             job.plan.deinterlace,
         )
         _, planes = next(frames)
+        started = time.monotonic()
         pairs.append(before_and_after(planes_to_rgb(planes, job.plan.source_layout), upscaler, job.plan.encode))
+        seconds.append(time.monotonic() - started)
     png = io.BytesIO()
     Image.fromarray(np.concatenate(pairs)).save(png, "PNG", pnginfo=SIGNED)
     destination.store.write(key, png.getvalue())
-    return describe_plan(job) | {"preview": destination.store.url_of(key)}
+    whole = timedelta(seconds=round(min(seconds) * len(job.pictures)))
+    needed = f"about {whole} on this machine's {upscaler.device.type}, {min(seconds):.2g} s a frame"
+    return describe_plan(job) | {"time_needed": needed, "preview": destination.store.url_of(key)}
 
 
 def is_preview(data: bytes) -> bool:

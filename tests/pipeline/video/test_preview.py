@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,12 @@ def test_g2_a_second_field_is_previewed_as_the_job_makes_it(tmp_path: Path, job)
     job(source, f"{tmp_path}/out/", deinterlace="bwdif-fields", preset=None)
     made = [np.asarray(Image.open(tmp_path / f"out/{number:06d}.png")) for number in range(2, 10)]
     assert np.array_equal(shown[:, shown.shape[1] // 2 :], np.concatenate(made))
+
+
+def test_a_preview_tells_how_long_all_would_take(tmp_path: Path) -> None:
+    source = write_video(tmp_path / "in.mkv", 3)
+    job = plan_only(str(source), str(tmp_path / "out.mkv"), VideoConfig(model="nearest-x2", device="cpu"), Listening())
+    assert re.fullmatch(r"about 0:00:0\d on this machine's cpu, [\d.e-]+ s a frame", write_preview(job, 2)["time_needed"])
 
 
 def test_a_preview_replaces_a_preview_and_nothing_else(tmp_path: Path) -> None:
