@@ -5,6 +5,7 @@ swinir demo
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,9 @@ from rich.console import Console
 
 from jobs.options import local
 from pipeline.errors import ConfigError
+
+# What a demonstration makes, or one that was killed has left.
+MADE = re.compile(r"clip\.mp4|clip-x2\.(mp4(\.report\.json|\.swinir)?|preview\.png)|\.clip-x2\.mp4\.lock|\.[0-9a-f]+\.part")
 
 
 def demo(
@@ -51,12 +55,15 @@ def empty(folder: Path) -> None:
     """Make room, of an earlier demonstration alone. Raises ConfigError where anything else is there."""
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise ConfigError(f"{folder} is a file or a link; name a folder")
-    foreign = next((path.name for path in folder.glob("*") if not path.name.startswith(("clip", ".clip"))), None)
-    if foreign:
-        raise ConfigError(f"{folder} holds {foreign}, which no demonstration made; name another folder")
     try:
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        found = sorted(folder.iterdir())
+        if foreign := next((path.name for path in found if not MADE.fullmatch(path.name)), None):
+            raise ConfigError(f"{folder} holds {foreign}, which no demonstration made; name another folder")
+        for path in found:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
     except OSError as error:
         raise ConfigError(f"cannot write {error.filename or folder}: {error.strerror or error}; name another folder") from error

@@ -111,12 +111,16 @@ def recognise(state: Mapping[str, Tensor], where: str) -> SwinIRConfig:
     """
     try:
         config = _recognise(state)
-    except (KeyError, ValueError, IndexError) as error:
+    except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
         raise WeightsError(f"{where} does not hold a SwinIR network ({error}); name a file of that architecture") from error
     expected = parameter_shapes(config)
-    for name in [*expected, *state]:
+    if unknown := next((name for name in state if name not in expected), None):
+        raise WeightsError(
+            f"{where} looks like {describe(config)}, but {unknown} is no part of that; name a file of SwinIR itself, not "
+            "of a relative such as HAT"
+        )
+    for name, wanted in expected.items():
         found = tuple(state[name].shape) if name in state else "nothing"
-        wanted = expected.get(name, "nothing")
         if found != wanted:
             raise WeightsError(f"{where} looks like {describe(config)}, but {name} is {found} where {wanted} belongs")
     return config

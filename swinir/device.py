@@ -16,7 +16,7 @@ CPU_TILES = {0: 256, 32: 384}
 # The length of a tile by the memory that a GPU has: a pass of classical-x4 takes 8 KiB an input pixel.
 GPU_TILES = {0: 512, 15 << 30: 1024, 70 << 30: 2048}
 NARROW = 64  # channels
-SMALLEST_TILE = 32  # rounded up to whole windows
+SMALLEST_TILE = 32
 DEVICE_PIXELS = 64 << 20  # larger results stay in host memory, and only their tiles go to the device
 BYTES_PER_PIXEL = 256  # of a device's memory, that it must have for results to be held there
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
@@ -42,6 +42,8 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"unknown device {name!r}; use auto, cpu or cuda") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device {name!r} is none that this program computes on; use auto, cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {name!r} was asked for, but PyTorch {torch.__version__} sees no CUDA device; use cpu or auto")
     return device
@@ -51,7 +53,12 @@ def choose_tile(tile: int | None, device: torch.device, window: int, overlap: in
     """The length of a tile in input pixels: what was asked for or suits the device, in whole windows."""
     lengths, has = (CPU_TILES, overlap) if device.type == "cpu" else (GPU_TILES, memory_bytes(device))
     suits = max(length for least, length in lengths.items() if has >= least)
-    return max(round_up(SMALLEST_TILE, window), (tile or suits) // window * window)
+    return max(smallest_tile(window), (tile or suits) // window * window)
+
+
+def smallest_tile(window: int) -> int:
+    """In whole windows, and long enough for one to be shared with the next tile: see ``overlap_for``."""
+    return max(round_up(SMALLEST_TILE, window), 4 * window)
 
 
 def choose_precision(name: str, device: torch.device, width: int = 0) -> str:

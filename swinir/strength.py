@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from swinir.checkpoint import Checkpoint, WeightsError, describe
-from swinir.weights import PUBLISHED, load_checkpoint
+from swinir.weights import PUBLISHED, RANDOM, load_checkpoint
 
 # The published models that please the eye, and those that they were fine-tuned from.
 FIDELITY: Mapping[str, str] = {"real-x2": "real-psnr-x2", "real-x4": "real-psnr-x4"}
@@ -26,17 +26,20 @@ def load_blended(
 ) -> Checkpoint:
     """(1 - strength) times the fidelity weights plus strength times the model's own; at 0 and 1 exactly one of them.
 
-    ``weights_fidelity`` is a file or URL, or None for the published pair of the model. Raises ValueError for a strength
-    outside [0, 1], WeightsError where there is no pair, or where the two are not of one architecture.
+    ``weights_fidelity`` is a file or URL, or None or "published" for the published pair of the model. Raises ValueError for a
+    strength outside [0, 1], WeightsError where there is no pair, or where the two are not of one architecture.
     """
+    if weights_fidelity == RANDOM:
+        raise WeightsError("random weights are faithful to nothing; name fidelity weights by a file or URL")
     if not 0 <= strength <= 1:
         raise ValueError(f"strength must be between 0 (fidelity) and 1 (the model's own), got {strength:g}")
-    if weights_fidelity is None and (name not in FIDELITY or weights not in (None, PUBLISHED)):
-        which = name if weights in (None, PUBLISHED) else f"{name} with weights of its own"
+    own = weights not in (None, PUBLISHED)
+    if (weights_fidelity is None and own) or (weights_fidelity in (None, PUBLISHED) and name not in FIDELITY):
+        which = f"{name} with weights of its own" if own else name
         pairs = ", ".join(FIDELITY)
         raise WeightsError(f"{which} has no fidelity weights to go towards; name them, or one of {pairs}, which have some")
-    if weights_fidelity is None:
-        faithful = load_checkpoint(FIDELITY[name], weights, cache)
+    if weights_fidelity in (None, PUBLISHED):
+        faithful = load_checkpoint(FIDELITY[name], PUBLISHED, cache)
     else:
         faithful = load_checkpoint(name, weights_fidelity, cache)
     pleasing = load_checkpoint(name, weights, cache)

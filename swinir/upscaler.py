@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from swinir.codes import Pictures, as_floats, to_codes
 from swinir.cpu.blocks import FusedSwinIR
-from swinir.device import SMALLEST_TILE, choose_device, choose_precision, choose_tile, is_out_of_memory
+from swinir.device import choose_device, choose_precision, choose_tile, is_out_of_memory, smallest_tile
 from swinir.engines import ways
 from swinir.ensemble import SelfEnsemble
 from swinir.gpu.blocks import TritonSwinIR
@@ -24,7 +24,7 @@ from swinir.gpu.transfer import placed
 from swinir.model import SwinIR
 from swinir.reuse import TileMemory
 from swinir.spec import ModelSpec, build_spec, load_spec
-from swinir.tiling import OVERLAP, blended_bands, overlap_for, round_up
+from swinir.tiling import OVERLAP, blended_bands, overlap_for
 
 BATCH_PIXELS = 1 << 20
 # On the CPU one forward pass at a time in a process. It has all cores anyway, and oneDNN's shared AMX kernels
@@ -131,7 +131,7 @@ class Upscaler:
         self.precision = choose_precision(precision, self.device, width) if width else "fp32"
         self.scale, self.in_chans, self._window, self._overlap = scale, in_chans, window, overlap
         self._batch = batch
-        self._smallest_tile = round_up(SMALLEST_TILE, window)
+        self._smallest_tile = smallest_tile(window)
         self.tile = choose_tile(tile, self.device, window, overlap)
         self.nonfinite_tiles = 0
         self.warn = logging.getLogger("swinir").warning

@@ -233,15 +233,18 @@ def test_encoders_do_not_print_about_themselves(clip):
 def test_the_demonstration_takes_the_place_of_an_earlier_one_alone(swinir, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("mine")
+    (tmp_path / "clips/clip01").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "mine")
     for folder, model, message in (
         ("mine", "nearest-x2", "holds thesis.txt"), ("mine", "nosuch", "unknown model"),
+        ("clips", "nearest-x2", "holds clip01"),
         ("mine/thesis.txt", "nearest-x2", "a file or a link"), ("link", "nearest-x2", "a file or a link"),
     ):  # fmt: skip
         ended = swinir("demo", tmp_path / folder, "--model", model)
         assert (ended.code, len(ended.err.splitlines())) == (2, 1)
         assert message in ended.err
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+    assert (tmp_path / "clips/clip01").is_dir()
 
 
 def test_models_as_json(swinir):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from swinir.device import DEVICE_PIXELS, choose_device, choose_precision, choose_tile, place_for
+from swinir.tiling import overlap_for
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -43,6 +44,11 @@ def test_bf16_on_a_cpu_only_where_it_is_faster(monkeypatch, processor, width, ke
     monkeypatch.setattr("swinir.device.multiplies_bfloat16", lambda: kernel == "both")
     assert choose_precision("auto", torch.device("cpu"), width) == expected
     assert choose_precision("bf16", torch.device("cpu"), width) == "bf16"
+
+
+def test_the_smallest_tile_shares_a_window_with_the_next():
+    for window in (1, 7, 8, 12, 16, 24, 32):
+        assert overlap_for(choose_tile(1, CPU, window, 16), window, 16) >= window
 
 
 def test_an_unknown_device_is_said():

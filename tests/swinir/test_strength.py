@@ -56,6 +56,11 @@ def test_a_published_pair_needs_no_names(tmp_path, monkeypatch, files):
         monkeypatch.setitem(PRESETS, name, Preset(name=name, task="real", scale=2, config=CONFIG, published=file))
     there = load_spec("real-x2", strength=0.5, cache=tmp_path)
     assert there.name == "real-x2"
+    assert load_spec("real-x2", strength=0.5, weights_fidelity="published", cache=tmp_path) == there
+    own = load_spec("real-x2", files[0], strength=0.5, weights_fidelity="published", cache=tmp_path)
+    assert own.weights_sha256 == there.weights_sha256
+    with pytest.raises(WeightsError, match="random weights are faithful to nothing"):
+        load_spec("real-x2", strength=0.5, weights_fidelity="random", cache=tmp_path)
     assert there.weights_sha256 == load_spec("auto", files[0], strength=0.5, weights_fidelity=files[1]).weights_sha256
 
 
