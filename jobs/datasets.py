@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,20 +95,36 @@ def same_names() -> list[set[str]]:
 
 
 def pair_images(lr: Path, hr: Path) -> list[tuple[Path, Path]]:
-    """Each small image with the large one of its stem, in order. Raises ConfigError where one is missing."""
+    """Each small image with the large one of its stem, in order; ConfigError where one of either has no counterpart, or two."""
     for folder in (lr, hr):
         if not folder.is_dir():
             raise ConfigError(f"{folder} is not a folder; give folders of images to --lr and --hr")
-    large = {path.stem: path for path in images_in(hr)}
-    pairs = []
-    for path in images_in(lr):
-        stem = path.stem if path.stem in large else re.sub(r"[-_]?x[2348]$", "", path.stem, flags=re.IGNORECASE)
+    large = one_of_each((path.stem, path) for path in images_in(hr))
+    small = one_of_each((path.stem if path.stem in large else without_scale(path.stem), path) for path in images_in(lr))
+    if not small:
+        raise ConfigError(f"{lr} holds no images; {', '.join(sorted(SUFFIXES))} are read")
+    for stem, path in small.items():
         if stem not in large:
             raise ConfigError(f"{path} has no counterpart in {hr}: an image called {stem} is wanted there")
-        pairs.append((path, large[stem]))
-    if not pairs:
-        raise ConfigError(f"{lr} holds no images; {', '.join(sorted(SUFFIXES))} are read")
-    return pairs
+    if unused := [path.name for stem, path in large.items() if stem not in small]:
+        names = ", ".join(unused[:5]) + f" and {len(unused) - 5} more" * (len(unused) > 5)
+        raise ConfigError(f"{hr} holds images without a small one in {lr}: {names}; put those there, or take these out")
+    return [(path, large[stem]) for stem, path in small.items()]
+
+
+def without_scale(stem: str) -> str:
+    """``baby`` of ``babyx2``."""
+    return re.sub(r"[-_]?x[2348]$", "", stem, flags=re.IGNORECASE)
+
+
+def one_of_each(named: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+    """By name. Raises ConfigError where two are of one."""
+    found: dict[str, Path] = {}
+    for name, path in named:
+        if name in found:
+            raise ConfigError(f"{found[name]} and {path.name} are both images of {name}; take one of them out")
+        found[name] = path
+    return found
 
 
 def images_in(folder: Path) -> list[Path]:

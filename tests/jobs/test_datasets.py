@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.datasets import ALIASES, USUAL, Pair, find_dataset, read_image, title_of, usual_datasets
+from jobs.datasets import ALIASES, USUAL, Pair, find_dataset, pair_images, read_image, title_of, usual_datasets
 from pipeline.errors import ConfigError, MediaError
 
 
@@ -33,6 +33,23 @@ def test_what_macos_writes_beside_an_image_is_none(tmp_path):
     image = put(tmp_path / "Set5" / "baby.png")
     image.with_name("._baby.png").write_bytes(b"Mac OS X")
     assert find_dataset("Set5", tmp_path, 2).pairs == [Pair(None, image)]
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (("LR/a.png", "HR/a.png", "HR/b.png", "HR/c.png"), "HR holds images without a small one in .*LR: b.png, c.png; put"),
+        (("LR/0.png", *(f"HR/{i}.png" for i in range(8))), "LR: 1.png, 2.png, 3.png, 4.png, 5.png and 2 more; put"),
+        (("LR/a.png", "LR/b.png", "HR/a.bmp", "HR/a.png", "HR/b.png"), r"HR/a\.bmp and a\.png are both images of a; take one"),
+        (("LR/a.png", "LR/ax2.png", "HR/a.png"), r"LR/a\.png and ax2\.png are both images of a; take one"),
+        (("LR/a.png", "LR/b.png", "HR/a.png"), "LR/b.png has no counterpart in .*HR: an image called b"),
+    ],
+)
+def test_what_is_not_one_small_image_for_each_large_one_is_refused(tmp_path, names, says):
+    for name in names:
+        put(tmp_path / name)
+    with pytest.raises(ConfigError, match=says):
+        pair_images(tmp_path / "LR", tmp_path / "HR")
 
 
 def test_originals_of_the_scale_are_chosen(tmp_path):
