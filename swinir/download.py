@@ -89,9 +89,9 @@ def _refuse_unreachable(remote: Remote, path: Path, what: str) -> None:
 
 def _download(remote: Remote, path: Path, what: str) -> None:
     part = Part(path.with_name(path.name + ".part"))
+    expected = _recorded(remote, path)  # of an earlier download too, whose file is gone
     _receive_patiently(remote, part, path, what)
     try:
-        expected = _recorded(remote, path)  # of an earlier download too, whose file is gone
         if problem := _no_weights(part.path) or _difference(part.path, expected) or _cut_archive(part.path):
             other = "" if expected == remote else f", or delete {_record_path(path)} to trust what is there now"
             raise WeightsError(
@@ -99,7 +99,9 @@ def _download(remote: Remote, path: Path, what: str) -> None:
             )
         if expected.sha256 is None:
             seen = {"url": remote.url, "size": part.path.stat().st_size, "sha256": file_sha256(part.path)}
-            _record_path(path).write_text(json.dumps(seen))
+            beside = path.with_name(path.name + ".json.part")  # a record that a full disk cut short would block the file
+            beside.write_text(json.dumps(seen))
+            os.replace(beside, _record_path(path))
         os.replace(part.path, path)
     finally:
         part.drop()
@@ -184,10 +186,11 @@ class Part:
     def _known_version(self, url: str) -> dict[str, Any]:
         """What was noted of the part, empty where nothing can be resumed: no note, none that is whole, or another URL."""
         try:
-            noted: dict[str, Any] = json.loads(self._version.read_text())
+            noted: Any = json.loads(self._version.read_text())
         except (OSError, ValueError):
             return {}
-        return noted if noted["url"] == url else {}
+        whole = isinstance(noted, dict) and noted.keys() == {"url", "validator", "size"}
+        return noted if whole and noted["url"] == url else {}
 
 
 def _validator(headers: http.client.HTTPMessage) -> str | None:
@@ -238,11 +241,17 @@ def _record_path(path: Path) -> Path:
 
 
 def _recorded(remote: Remote, path: Path) -> Remote:
-    """What is known of a cached file: what was published, or what was seen when it was fetched."""
+    """What is known of a cached file: what was published, or what was seen when it was fetched. Raises WeightsError."""
     if remote.sha256 is not None or not _record_path(path).exists():
         return remote
-    record: dict[str, Any] = json.loads(_record_path(path).read_text())
-    return Remote(remote.url, int(record["size"]), str(record["sha256"]))
+    try:
+        record: dict[str, Any] = json.loads(_record_path(path).read_text())
+        return Remote(remote.url, int(record["size"]), str(record["sha256"]))
+    except (OSError, ValueError, LookupError, TypeError) as error:  # taken for none, it would let any file in
+        raise WeightsError(
+            f"{_record_path(path)}, which {path.name} is held to, cannot be read or is damaged; put the right one there, "
+            "or delete it to trust what is there now"
+        ) from error
 
 
 def file_sha256(path: Path) -> str:

@@ -1,5 +1,6 @@
 """A file arrives whole and unaltered or not at all, whatever the server does; a broken connection costs what is missing."""
 
+import errno
 import hashlib
 import http.server
 import io
@@ -211,12 +212,14 @@ def test_all_that_was_missing_was_the_name(server, tmp_path):
 
 
 def test_a_note_that_is_torn_or_of_another_place_resumes_nothing(server, tmp_path):
-    for note in ('{"url": "htt', '{"url": "http://elsewhere/x", "validator": "1", "size": 300000}'):
-        path = tmp_path / f"{len(note)}.pth"
+    elsewhere = '{"url": "http://elsewhere/x", "validator": "1", "size": 300000}'
+    notes = ('{"url": "htt', elsewhere, "{}", "[]", f'{{"url": "{server.url}"}}')
+    for number, note in enumerate(notes):
+        path = tmp_path / f"{number}.pth"
         path.with_name(path.name + ".part").write_bytes(OTHER[:1000])
         path.with_name(path.name + ".part.json").write_text(note)
         assert fetch(known(server), path, "tiny-x2").read_bytes() == BODY
-    assert server.ranges == [None, None]
+    assert server.ranges == [None] * len(notes)
 
 
 def test_a_redirection_keeps_the_range(server, tmp_path):
@@ -270,6 +273,33 @@ def test_what_was_first_seen_holds_though_the_file_is_gone(server, tmp_path):
     assert not path.exists()
     server.body = first
     assert fetch(Remote(server.url), path, "tiny-x2").read_bytes() == first
+
+
+@pytest.mark.parametrize("damaged", ["", "{}", "[]", "null", '{"size": 3', '{"size": "x", "sha256": "y"}'])
+def test_a_record_that_is_damaged_lets_nothing_in_until_it_is_deleted(server, tmp_path, damaged):
+    path = tmp_path / "tiny.pth"
+    (tmp_path / "tiny.pth.json").write_text(damaged)
+    line = refusal(server, path, "which tiny.pth is held to, cannot be read or is damaged", Remote(server.url))
+    assert server.requests == []
+    path.write_bytes(BODY)
+    with pytest.raises(WeightsError, match="is held to"):
+        fetch(Remote(server.url), path, "tiny-x2")
+    path.unlink()
+    Path(re.search(r"^(\S+), which .* delete it to trust what is there now$", line)[1]).unlink()
+    assert fetch(Remote(server.url), path, "tiny-x2").read_bytes() == BODY
+
+
+def test_a_record_that_cannot_be_written_whole_is_none(server, tmp_path, monkeypatch):
+    def cut_short(path, text):
+        path.write_bytes(text.encode()[:0])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(Path, "write_text", cut_short)
+        server.validators = {}  # of which nothing is written
+        refusal(server, tmp_path / "tiny.pth", "cannot write", Remote(server.url))
+    assert fetch(Remote(server.url), tmp_path / "tiny.pth", "tiny-x2").read_bytes() == BODY
+    assert left(tmp_path) == {"tiny.pth", "tiny.pth.json"}
 
 
 def test_an_archive_cut_short_is_not_what_is_held_to(server, packed, tmp_path):
