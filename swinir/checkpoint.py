@@ -57,10 +57,19 @@ def read_checkpoint(path: Path, state_key: str | None = None) -> Checkpoint:
     damaged = [name for name, value in state.items() if not bool(value.isfinite().all())]
     if damaged:
         raise WeightsError(f"{path}: {damaged[0]} holds values that are not finite; fetch the file again")
-    written = _metadata(path).get("config")
-    if written:
-        config = dataclasses.replace(config, img_range=float(json.loads(written)["img_range"]))
+    if img_range := _written_range(path):
+        config = dataclasses.replace(config, img_range=img_range)
     return Checkpoint(state, config)
+
+
+def _written_range(path: Path) -> float | None:
+    """What our own metadata says of it; other programs, too, call something "config"."""
+    try:
+        written = json.loads(_metadata(path).get("config", ""))
+    except ValueError:
+        return None
+    value = written.get("img_range") if isinstance(written, dict) else None
+    return float(value) if isinstance(value, int | float) and 0 < value < math.inf else None
 
 
 def _read_tensors(path: Path, state_key: str | None) -> State:

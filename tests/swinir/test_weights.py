@@ -78,6 +78,13 @@ def test_safetensors_are_known_by_content_and_bring_their_range(tmp_path):
     assert read_checkpoint(path).config == model.config
 
 
+@pytest.mark.parametrize("config", ['{"a": 1}', "[]", "null", "255", "swinir", "", '{"img_range": "wide"}', '{"img_range": 0}'])
+def test_what_others_call_config_says_nothing_of_the_range(state, tmp_path, config):
+    path = tmp_path / "theirs.safetensors"
+    path.write_bytes(to_bytes(state, {"config": config}))
+    assert read_checkpoint(path).config == SwinIRConfig(**SMALL)
+
+
 class Bomb:
     def __reduce__(self):
         return (Path.touch, (Path(self.target),))
