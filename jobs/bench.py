@@ -34,6 +34,7 @@ from rich.table import Table
 from jobs.bench_model import model
 from jobs.bench_reuse import reuse
 from jobs.bench_training import training
+from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:  # torch loads with the first use: the command line's help does without
     from swinir import Upscaler
@@ -63,6 +64,8 @@ def images(
     from pipeline.config import ImagesConfig
     from pipeline.preflight import load_model_spec
 
+    if memory and memory < 10:
+        raise ConfigError(f"--memory takes 10 pictures or more, or 0 to leave it out, got {memory}")
     for name in model or ():
         load_model_spec(ImagesConfig(model=name))  # refused before any work
     rows = [row for name in model or DEFAULT_COUNTS for row in compare(name, count, (width, height), rounds, latency_ms)]

@@ -68,6 +68,8 @@ def evaluate(
     if colours and (sets or lr or noise or jpeg or lpips or markdown or strip):
         raise ConfigError("--colours measures no pictures; leave out what is about those, or run it once with and once without")
     for file in (markdown, strip):
+        if file and file.is_dir():
+            raise ConfigError(f"{file} cannot be written: it is a folder; name a file")
         if file and not file.parent.is_dir():
             raise ConfigError(f"{file} cannot be written: {file.parent} is not a folder; make it first")
     found = [pairs_of(lr, hr)] if lr and hr else []

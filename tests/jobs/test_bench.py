@@ -30,6 +30,13 @@ def test_images_compares_five_ways_and_reports_memory():
     assert min(result["memory"].values()) > 0
 
 
+@pytest.mark.parametrize("few", ["5", "-1"])
+def test_images_refuses_too_few_pictures_for_a_tenth_of_them(few):
+    ended = CliRunner().invoke(app, ["bench", "images", "--memory", few, "--model", "unknown"])  # refused before any work
+    with pytest.raises(ConfigError, match=f"--memory takes 10 pictures or more, or 0 to leave it out, got {few}"):
+        raise ended.exception
+
+
 def run(*words: str) -> dict:
     ended = CliRunner().invoke(app, ["bench", *words, "--json"])
     assert ended.exit_code == 0, ended.output

@@ -94,8 +94,10 @@ def test_eval_of_equal_images_has_no_number_json_cannot_say(folders):
         (("Set5",), "stand for the names of test sets"),
         (("--model", "identity", "--noise", 9, "--jpeg", 9), "two tasks; give one"),
         (("--markdown", "nowhere/t.md"), "nowhere is not a folder; make it first"),
-        (("--model", "bicubic-x2", "--markdown", "."), r"\. cannot be written \("),
-        (("--model", "bicubic-x2", "--strip", "."), r"\. cannot be written \("),
+        (("--model", "unknown", "--markdown", "."), r"\. cannot be written: it is a folder; name a file"),
+        (("--model", "unknown", "--strip", "."), r"\. cannot be written: it is a folder; name a file"),
+        (("--model", "bicubic-x2", "--markdown", "/dev/full"), r"/dev/full cannot be written \("),
+        (("--model", "bicubic-x2", "--strip", "/dev/full"), r"/dev/full cannot be written \("),
     ],
 )
 def test_eval_refuses_what_cannot_be(folders, arguments, message):
