@@ -200,10 +200,10 @@ def half_chroma(x: Tensor) -> Tensor:
 
 
 def combed(x: Tensor, pixels: int) -> Tensor:
-    """Every second row moved sideways: two fields of a moving picture shown as one frame."""
-    x = x.clone()
-    x[..., 1::2, pixels:] = x[..., 1::2, : x.shape[-1] - pixels].clone()
-    return x
+    """Every second row moved sideways, where it is longer than that: two fields of a moving picture shown as one frame."""
+    moved = x.clone()
+    moved[..., 1::2, pixels:] = x[..., 1::2, : max(0, x.shape[-1] - pixels)]
+    return moved
 
 
 def compressed(x: Tensor, form: str, quality: int) -> Tensor:

@@ -113,6 +113,8 @@ def test_combs_move_every_second_row() -> None:
     out = combed(x, 3)
     assert torch.equal(out[..., 0::2, :], x[..., 0::2, :])
     assert torch.equal(out[..., 1::2, 3:], x[..., 1::2, :-3])
+    for pixels in (0, x.shape[-1], x.shape[-1] + 10):
+        assert torch.equal(combed(x, pixels), x)
 
 
 @pytest.mark.parametrize("form", ["JPEG", "WEBP"])
