@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import re
+import string
 import time
 import urllib.error
 import urllib.request
@@ -153,7 +154,8 @@ class Part:
         headers = {"Range": f"bytes={held}-", "If-Range": version["validator"]} if held else {}
         try:
             # An opener of our own: urlopen's, once made, goes on with the proxies that there were then.
-            response = urllib.request.build_opener().open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S)
+            request = urllib.request.Request(quote(url, safe=string.punctuation), headers=headers)  # what is quoted stays so
+            response = urllib.request.build_opener().open(request, timeout=TIMEOUT_S)
         except urllib.error.HTTPError as error:
             if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 raise

@@ -381,6 +381,12 @@ def test_the_proxy_of_the_environment_is_used(server, tmp_path, monkeypatch):
     assert server.requests == [("http://no-such-host.invalid/tiny.pth", None)]
 
 
+def test_a_url_is_written_as_servers_read_it(server, tmp_path):
+    for number, path in enumerate(("modèle v2.pth", "mod%C3%A8le.pth", "a+b.pth?q=ü&r=%26#x")):
+        fetch(Remote(f"{server.root}/{path}"), tmp_path / f"{number}.pth", "tiny-x2")
+    assert [path for path, _ in server.requests] == ["/mod%C3%A8le%20v2.pth", "/mod%C3%A8le.pth", "/a+b.pth?q=%C3%BC&r=%26"]
+
+
 def test_a_url_the_user_names_is_fetched_and_kept(server, packed, tmp_path):
     server.body = packed
     first = locate(server.url, tmp_path)
