@@ -26,12 +26,18 @@ class RgbPictures(Sequence[NDArray[np.uint8]]):
     """Every picture of what ``open_source`` reads, (H, W, 3) uint8, upright, in the order of their keys; read when asked for.
 
     16 bits are rounded to 8, alpha is left out, an animation gives its first picture. ConfigError where there is none; taking
-    one that cannot be read raises MediaError, by file and row. To go through them reads ahead. ``exclude`` as there.
+    one that cannot be read raises MediaError, by file and row. To go through them reads ahead. ``exclude`` as there; folders of
+    training runs below ``url``, whose curves and sheets are no photographs, are left out too.
     """
 
     def __init__(self, url: str, image_column: str | None = None, exclude: str | None = None) -> None:
         self._source = open_source(url, image_column, exclude=exclude)
-        self._items = [item for item in self._source.items() if not is_side_file(item.key) and not item.is_aside]
+        items = list(self._source.items())
+        keys = {item.key for item in items}
+        runs = {key.removesuffix("state.pt") for key in keys if key.endswith("/state.pt")}
+        runs = {folder for folder in runs if f"{folder}pairs.png" in keys}
+        wanted = (item for item in items if item.key[: item.key.rfind("/") + 1] not in runs)
+        self._items = [item for item in wanted if not is_side_file(item.key) and not item.is_aside]
         if not self._items:
             raise ConfigError(f"{url} holds no pictures")
 
