@@ -35,6 +35,7 @@ class Folder(Protocol):
     def read(self, key: str) -> bytes: ...
     def write(self, key: str, data: bytes) -> None: ...
     def upload(self, local: Path, key: str) -> None: ...
+    def take(self, local: Path, key: str) -> None: ...
     def download(self, key: str, local: Path) -> None: ...
     def create_once(self, key: str, data: bytes) -> bool: ...
     def list(self, prefix: str) -> Iterator[str]: ...
@@ -86,6 +87,18 @@ class LocalFolder:
                     return
                 part.unlink()
             shutil.copyfile(local, part)
+
+    def take(self, local: Path, key: str) -> None:
+        target = self._root / key
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with local.open("rb") as file:
+            os.fsync(file.fileno())
+        try:
+            os.replace(local, target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            self.upload(local, key)
 
     def download(self, key: str, local: Path) -> None:
         with publishing(local) as part:
@@ -172,6 +185,8 @@ class RemoteFolder:
 
     def upload(self, local: Path, key: str) -> None:
         retry.call(lambda: self._fs.put_file(os.fspath(local), self._path(key)))
+
+    take = upload
 
     def download(self, key: str, local: Path) -> None:
         with publishing(local) as part:

@@ -104,6 +104,10 @@ class Store:
         """As ``write``, from a file of any size."""
         self._do("write", key, lambda: self._folder.upload(local, key))
 
+    def take(self, local: Path, key: str) -> None:
+        """As ``upload``, of a file that nobody else has a use for: on the disk of a local store it gets another name."""
+        self._do("write", key, lambda: self._folder.take(local, key))
+
     def download(self, key: str, local: Path) -> None:
         """Copy ``key`` to the file ``local``, which appears only when complete."""
         self._do("read", key, lambda: self._folder.download(key, local))

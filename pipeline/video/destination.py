@@ -169,7 +169,7 @@ class OneFile:
     def publish(self, made: Path, report: dict[str, Any], work: Store) -> None:
         work.write(PUBLISHING, b"")
         write_report(self, report)
-        self.store.upload(made, self.name)
+        self.store.take(made, self.name)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import hashlib
 import tempfile
 import threading
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pipeline.stages import ahead, depth_for, pulsed
-from pipeline.storage import Store
+from pipeline.storage import Store, local_path
 from pipeline.units import Unit
 from pipeline.video.encode import SegmentEncoder, verify_segment
 from pipeline.video.fields import pictures
@@ -78,8 +78,8 @@ class SegmentRunner:
         # What has no weights costs less than the comparison.
         reuses = job.reuse_within is not None and self._upscaler.in_chans
         memory = TileMemory(job.reuse_within or 0.0) if reuses else None
-        with tempfile.TemporaryDirectory(prefix="swinir-") as scratch:
-            path = Path(scratch) / "segment.arrow"
+        with scratch_beside(job.store) as scratch:
+            path = scratch / "segment.arrow"
             encoder = (GifEncoder if is_gif else SegmentEncoder)(path, job.plan.encode, job.plan.target_layout)
             num_done = num_passed = num_told = 0
 
@@ -174,6 +174,16 @@ class SegmentRunner:
     def _depth(self) -> int:
         encode = self._job.plan.encode
         return depth_for(encode.width * encode.height * 3)
+
+
+@contextmanager
+def scratch_beside(store: Store) -> Iterator[Path]:
+    """A folder that a worker which is killed leaves in a local store, with which it goes, and not among the system's."""
+    beside = local_path(store.url)
+    if beside is not None:
+        Path(beside).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="scratch-", dir=beside) as folder:
+        yield Path(folder)
 
 
 def _sha256(path: Path) -> str:

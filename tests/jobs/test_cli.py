@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -283,6 +284,7 @@ def test_a_video_with_ray_and_a_second_time(clip):
 def test_sigterm_stops_at_once_in_one_line_and_the_same_command_goes_on(tmp_path):
     source = write_video(tmp_path / "in.mp4", 100, size=(64, 48))
     command = ("video", source, tmp_path / "out.mp4", "--preset", "ultrafast", "--segment-seconds", "1", "--json")
+    temporary = set(Path(tempfile.gettempdir()).glob("swinir-*"))
     terminated = start(*command)
     wait_for_commit(terminated, tmp_path)
     terminated.terminate()
@@ -291,10 +293,12 @@ def test_sigterm_stops_at_once_in_one_line_and_the_same_command_goes_on(tmp_path
     assert len(ended.err.splitlines()) == 1
     assert "the same command goes on" in ended.err
     assert not (tmp_path / "out.mp4").exists()
+    assert set(Path(tempfile.gettempdir()).glob("swinir-*")) <= temporary
 
     report = json.loads(finish(start(*command)).out.splitlines()[-1])
     assert (report["exit_code"], report["frames_out"]) == (0, 100)
     assert 0 < report["segments_reused"] < report["segments"]
+    assert sorted(os.listdir(tmp_path)) == ["in.mp4", "out.mp4", "out.mp4.report.json"]
 
 
 @pytest.mark.slow

@@ -61,6 +61,27 @@ def test_files_go_up_and_down_whole(store: Store, tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path / "back")) == ["there"]
 
 
+def test_a_file_that_is_taken_has_one_name_at_any_time(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").write_bytes(b"the whole film")
+    monkeypatch.setattr("pipeline.folders.os.link", None)
+    monkeypatch.setattr("pipeline.folders.shutil.copyfile", None)
+    store.take(tmp_path / "here", "there")
+    assert store.read("there") == b"the whole film"
+    assert list(store.list()) == ["there"]
+
+
+def test_a_file_of_another_disk_is_taken_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def replace(source: Path, target: Path) -> None:
+        if source.name == "here":
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        os.rename(source, target)
+
+    (tmp_path / "here").write_bytes(b"the whole film")
+    monkeypatch.setattr("pipeline.folders.os.replace", replace)
+    Store(str(tmp_path / "out")).take(tmp_path / "here", "there")
+    assert os.listdir(tmp_path / "out") == ["there"]
+
+
 def test_a_large_file_goes_up_in_parts(s3_url: str, s3: S3Server, tmp_path: Path) -> None:
     data = random.Random(0).randbytes(101 * 2**20)
     (tmp_path / "here").write_bytes(data)

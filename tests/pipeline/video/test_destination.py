@@ -189,14 +189,14 @@ def test_a_file_that_took_the_place_of_a_result_is_not_replaced(tmp_path: Path, 
 def test_a_job_that_was_killed_between_report_and_result_goes_on(tmp_path: Path, job, monkeypatch) -> None:
     source, out = write_video(tmp_path / "in.mkv", 3), tmp_path / "out.mkv"
     job(source, out)
-    upload = Store.upload
+    take = Store.take
 
     def killed(self: Store, local: Path, key: str) -> None:
         if key == "out.mkv":
             raise StoppedError
-        upload(self, local, key)
+        take(self, local, key)
 
-    monkeypatch.setattr(Store, "upload", killed)
+    monkeypatch.setattr(Store, "take", killed)
     with pytest.raises(StoppedError):
         job(source, out, crf=30)
     monkeypatch.undo()
