@@ -34,7 +34,7 @@ ORDER = [
     "errors", "config", "retry", "folders", "storage", "inputs", "units", "ledger", "commands", "backlog", "pool", "scheduler",
     "worker", "driver", "stages", "preflight", "report", "local", "cluster", "training", "dataset.patterns", "dataset.reading",
     "dataset.walking", "dataset.listing", "dataset.tar", "dataset.parquet", "dataset.sources", "dataset.ahead",
-    "dataset.shards", "dataset.exif", "dataset.deep", "dataset.png", "dataset.picture", "dataset.segments",
+    "dataset.shards", "dataset.exif", "dataset.deep", "dataset.png", "dataset.picture", "dataset.segments", "dataset.colours",
     "dataset.animation", "dataset.metadata", "dataset.formats", "dataset.images", "dataset.pixels", "dataset.encoding",
     "dataset.hidden", "dataset.bands", "dataset.enlarge", "dataset.names", "dataset.index", "dataset.gone",
     "dataset.containers", "dataset.outputs", "dataset.sheet", "dataset.streamed", "dataset.known", "dataset.pending",

@@ -1,7 +1,7 @@
 """A larger picture into a file again, with what belonged to it: the same bytes for the same pixels and settings.
 
 JPEG, PNG and WebP stay what they were; everything else becomes PNG, and so does what the format asked for cannot hold: alpha,
-16 bits, sides or metadata beyond its limits. Nothing is lost for the sake of a format.
+16 bits, colours that no profile states, sides or metadata beyond its limits. Nothing is lost for the sake of a format.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from pipeline.dataset import animation, exif, png
+from pipeline.dataset import animation, colours, exif, png
 from pipeline.dataset.picture import Encoding, Metadata, Picture, Pixels
 
 ENDINGS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
@@ -68,6 +68,8 @@ def format_for(picture: Picture, shape: tuple[int, ...], dtype: np.dtype[Any], e
     asked = picture.format if encoding.format == "same" else encoding.format.upper()
     alpha, deep = shape[2] in (2, 4), dtype == np.uint16
     if asked not in LONGEST_SIDE or deep or max(shape[:2]) > LONGEST_SIDE[asked]:
+        return "PNG"
+    if not colours.are_srgb(picture.metadata.chunks, picture.metadata.icc):
         return "PNG"
     if asked == "JPEG" and (alpha or not _fits_jpeg(picture.metadata)):
         return "PNG"

@@ -11,7 +11,7 @@ from PIL import (
     JpegImagePlugin,
 )
 
-from pipeline.dataset import exif, png, segments
+from pipeline.dataset import colours, exif, png, segments
 from pipeline.dataset.picture import Metadata
 
 
@@ -41,6 +41,8 @@ def metadata_of(image: ImageFile.ImageFile, kind: str, data: bytes) -> Metadata:
         return replace(found, dpi=dpi, segments=segments.kept_segments(image.applist), comment=info.get("comment") or b"")
     if kind == "TIFF":
         return replace(found, exif=exif.of_tiff(data))
+    if kind == "AVIF" and not found.icc and (chunk := colours.chunk_of_avif(data)):
+        return replace(found, chunks=(chunk,))
     return found
 
 

@@ -26,7 +26,7 @@ class Metadata:
     """What belongs to a picture beside its pixels, each as its file holds it.
 
     ``exif`` is a TIFF structure, already upright and without its thumbnail. ``segments`` (whole JPEG markers: IPTC, the rest
-    of long XMP), ``comment`` and ``chunks`` go back into files of the kind that they came from.
+    of long XMP), ``comment`` and ``chunks`` go back into files of the kind that they came from; an AVIF's colours are a chunk.
     """
 
     exif: bytes | None = None
