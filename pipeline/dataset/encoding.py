@@ -7,6 +7,7 @@ JPEG, PNG and WebP stay what they were; everything else becomes PNG, and so does
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Sequence
 from typing import Any, BinaryIO
 
@@ -19,6 +20,7 @@ from pipeline.dataset.picture import Encoding, Metadata, Picture, Pixels
 ENDINGS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}
 LONGEST_SEGMENT = 65533 - len(b"http://ns.adobe.com/xap/1.0/\0")  # bytes of EXIF or XMP in a JPEG file
+JFIF_UNIT_AT = 13  # then the densities across and down follow, of two bytes each (JFIF 1.02)
 LARGEST_JPEG_PROFILE = 255 * (65533 - 14)
 PILLOW_BYTES = 192 << 20  # more is written in bands, without Pillow's own copy of it all
 SUBSAMPLINGS = {"444": 0, "422": 1, "420": 2}
@@ -49,6 +51,10 @@ def save(image: Image.Image, kind: str, picture: Picture, encoding: Encoding) ->
     block = _exif_block(picture, *image.size)
     out = io.BytesIO()
     image.save(out, kind, **_options(kind, picture, block, encoding))
+    aspect = png.aspect(picture.metadata.chunks)
+    if kind == "JPEG" and aspect and min(aspect) > 0 and max(aspect) < 1 << 16:
+        out.seek(JFIF_UNIT_AT)  # Pillow writes no densities without a unit
+        out.write(struct.pack(">BHH", 0, *aspect))
     return out.getvalue()
 
 

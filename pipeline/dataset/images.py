@@ -21,7 +21,7 @@ from PIL import (
     TiffImagePlugin,
 )
 
-from pipeline.dataset import animation, deep, exif
+from pipeline.dataset import animation, deep, exif, png
 from pipeline.dataset.formats import READERS, format_of, our_limits
 from pipeline.dataset.metadata import metadata_of, upright_xmp, webp_chunks
 from pipeline.dataset.picture import Limits, Picture, PictureError, Pixels, Status
@@ -101,6 +101,7 @@ def _read(image: ImageFile.ImageFile, kind: str, data: bytes) -> Picture:
             xmp=upright_xmp(metadata.xmp) if metadata.xmp and turn != 1 else metadata.xmp,
             icc=None if image.mode == "CMYK" else metadata.icc,
             dpi=metadata.dpi[::-1] if metadata.dpi and turn >= 5 else metadata.dpi,
+            chunks=png.lying(metadata.chunks) if turn >= 5 else metadata.chunks,
         ),
         lossless=kind == "WEBP" and b"VP8 " not in set(webp_chunks(data, 12)),
     )

@@ -38,7 +38,14 @@ def metadata_of(image: ImageFile.ImageFile, kind: str, data: bytes) -> Metadata:
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         # Without a unit in JFIF, Pillow takes the resolution from EXIF, which keeps it anyway, or makes one up.
         dpi = found.dpi if info.get("jfif_unit") else None
-        return replace(found, dpi=dpi, segments=segments.kept_segments(image.applist), comment=info.get("comment") or b"")
+        across, down = info["jfif_density"] if info.get("jfif_unit") == 0 else (1, 1)
+        return replace(
+            found,
+            dpi=dpi,
+            segments=segments.kept_segments(image.applist),
+            comment=info.get("comment") or b"",
+            chunks=(png.aspect_chunk(across, down),) if across != down and across and down else (),
+        )
     if kind == "TIFF":
         return replace(found, exif=exif.of_tiff(data))
     if kind == "AVIF" and not found.icc and (chunk := colours.chunk_of_avif(data)):

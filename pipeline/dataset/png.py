@@ -73,6 +73,22 @@ def xmp(content: bytes) -> bytes | None:
     return found if inflate.eof else None
 
 
+def aspect_chunk(across: int, down: int) -> Chunk:
+    """Pixels in the same length of no unit."""
+    return b"pHYs", struct.pack(">IIB", across, down, 0)
+
+
+def aspect(kept: Iterable[Chunk]) -> tuple[int, int] | None:
+    """What ``aspect_chunk`` was told."""
+    content = dict(kept).get(b"pHYs", b"")
+    return struct.unpack_from(">II", content) if len(content) == 9 and content[8] == 0 else None
+
+
+def lying(kept: Iterable[Chunk]) -> tuple[Chunk, ...]:
+    """The chunks of a picture that is turned by a quarter: pHYs counts pixels across, then down."""
+    return tuple((kind, content[4:8] + content[:4] + content[8:] if kind == b"pHYs" else content) for kind, content in kept)
+
+
 def metadata_chunks(
     icc: bytes | None, exif: bytes | None, xmp: bytes | None, dpi: tuple[float, float] | None, kept: Iterable[Chunk]
 ) -> bytes:

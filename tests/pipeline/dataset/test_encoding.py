@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.dataset import png
 from pipeline.dataset.encoding import write_picture
 from pipeline.dataset.images import read_picture
 from pipeline.dataset.picture import Encoding, Metadata, Picture
@@ -57,6 +59,31 @@ def test_dots_an_inch_stay_in_every_format(kind: str) -> None:
         dpi = (found[0x011A], found[0x011B]) if kind == "webp" else image.info["dpi"]
         assert (found.get(0x0128), image.size) == (2 if kind == "webp" else None, drawn().shape[1::-1])
     assert [float(number) for number in dpi] == pytest.approx((240, 300.5), abs=0.6 if kind == "jpeg" else 0.02)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_the_aspect_of_pixels_without_a_unit_stays_in_jpeg_and_png(mode: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(drawn()).convert(mode)
+    jpeg = bytearray(saved(image, "JPEG", exif=exif))
+    jpeg[13:18] = struct.pack(">BHH", 0, 1, 2)
+    aspect_png = png.with_chunks(saved(image, "PNG", exif=exif), png.chunk(*png.aspect_chunk(1, 2)))
+    for data in (bytes(jpeg), aspect_png):
+        picture = read_picture(data, ANY)
+        wanted = (1, 2) if orientation == 1 else (2, 1)
+        with Image.open(io.BytesIO(write_picture(picture, picture.pixels, Encoding("jpeg"))[0])) as result:
+            assert (result.info["jfif_unit"], result.info["jfif_density"]) == (0, wanted)
+        with Image.open(io.BytesIO(write_picture(picture, picture.pixels, Encoding("png"))[0])) as result:
+            assert result.info["aspect"] == wanted
+
+
+@pytest.mark.parametrize("density", [(0, 0), (1, 1), (0, 5), (70000, 5)])
+def test_an_aspect_that_says_nothing_or_too_much_leaves_jpeg_square(density: tuple[int, int]) -> None:
+    picture = Picture(drawn(), "JPEG", Metadata(chunks=(png.aspect_chunk(*density),)))
+    with Image.open(io.BytesIO(write_picture(picture, picture.pixels, Encoding())[0])) as result:
+        assert (result.info["jfif_unit"], result.info["jfif_density"]) == (0, (1, 1))
 
 
 def test_jpeg_and_webp_are_what_was_asked_for() -> None:
