@@ -34,7 +34,14 @@ def are_srgb(chunks: Iterable[png.Chunk], icc: bytes | None) -> bool:
 
 
 def chunk_of_avif(data: bytes) -> png.Chunk | None:
-    """The colour box of the primary picture of a file as cICP; None where it says sRGB, or is not there."""
+    """The colour box of the primary picture of a file as cICP; None where it says sRGB, or is not found."""
+    try:
+        return _colour_box(data)
+    except (struct.error, IndexError):  # boxes that are cut short; whether the picture is damaged, its decoder says
+        return None
+
+
+def _colour_box(data: bytes) -> png.Chunk | None:
     meta = dict(_boxes(dict(_boxes(data)).get(b"meta", b"")[4:]))
     parts = dict(_boxes(meta.get(b"iprp", b"")))
     if not {b"ipco", b"ipma"} <= parts.keys():
