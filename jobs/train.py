@@ -77,6 +77,7 @@ class Run:
             origin = digest([photographs.names_and_sizes(), start])
             trainer = Trainer(settings, patches, self.out, target, weights, way, origin)
             if trainer.rank == 0:
+                (self.out / "log.jsonl").touch()  # by which the folder is known as that of a run, and no photograph
                 write_sheet(patches.pairs_at(trainer.step), self.out / "pairs.png")
         except ValueError as error:
             raise ConfigError(" ".join(str(error).split())[:300]) from error

@@ -58,22 +58,28 @@ def lease(destination: str, place: str | None = None) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            where = error.filename or destination
-            if error.errno == errno.ENAMETOOLONG:
-                raise ConfigError(f"{where}: {error.strerror}; use a shorter one") from error
-            raise OutputError(f"{where}: {error.strerror or error}; the same command goes on from there") from error
+            raise stopped(error, destination) from error
+
+
+def stopped(error: OSError, destination: str) -> ConfigError | OutputError:
+    """The same in our words."""
+    where = error.filename or destination
+    if error.errno == errno.ENAMETOOLONG:
+        return ConfigError(f"{where}: {error.strerror}; use a shorter one")
+    return OutputError(f"{where}: {error.strerror or error}; the same command goes on from there")
 
 
 @contextmanager
-def resumable(fresh: bool) -> Iterator[None]:
+def resumable(destination: str, fresh: bool) -> Iterator[None]:
     """What stops in the block goes on by the same command, but without --fresh, which would discard it: then errors say so."""
     try:
         yield
-    except (OutputError, InterruptedRunError, KeyboardInterrupt) as error:
+    except (OutputError, InterruptedRunError, KeyboardInterrupt, OSError) as error:
         if not fresh:
             raise
-        kind = type(error) if isinstance(error, UpscaleError) else InterruptedRunError
-        message = str(error) or "interrupted; the same command goes on from where it was"
+        told = stopped(error, destination) if isinstance(error, OSError) else error
+        kind = type(told) if isinstance(told, UpscaleError) else InterruptedRunError
+        message = str(told) or "interrupted; the same command goes on from where it was"
         raise kind(message.replace("the same command", "the same command without --fresh")) from error
 
 

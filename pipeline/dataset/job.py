@@ -81,7 +81,7 @@ def upscale_images(
             raise
         forget_superseded(ledger, out, before, {unit.id for unit in units})
         workload = ShardWorkload(source, config, model, work, out)
-        with resumable(config.fresh):
+        with resumable(destination, config.fresh):
             done = run(units, workload, ledger, before, run_units, listener)
             listener.phase("indexing", None)
             report = finish(done, workload, Path(scratch), listener)

@@ -34,7 +34,7 @@ class RgbPictures(Sequence[NDArray[np.uint8]]):
         self._source = open_source(url, image_column, exclude=exclude)
         items = list(self._source.items())
         keys = {item.key for item in items}
-        runs = {key.removesuffix("state.pt") for key in keys if key.endswith("/state.pt")}
+        runs = {key.removesuffix("log.jsonl") for key in keys if key.endswith("/log.jsonl")}
         runs = {folder for folder in runs if f"{folder}pairs.png" in keys}
         wanted = (item for item in items if item.key[: item.key.rfind("/") + 1] not in runs)
         self._items = [item for item in wanted if not is_side_file(item.key) and not item.is_aside]

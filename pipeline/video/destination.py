@@ -142,9 +142,8 @@ def foreign_in(work: Store) -> str | None:
 
 
 def clear_state(work: Store) -> None:
-    """Remove what a job that was killed at its very end has left, if that is all there is."""
-    folder = local_path(work.url)
-    if (folder is None or Path(folder).is_dir()) and foreign_in(work) is None:
+    """Remove what a job that was killed at its very end has left; what another has begun is not its."""
+    if work.exists(PUBLISHING) and foreign_in(work) is None:
         work.delete_all("")
 
 

@@ -75,7 +75,7 @@ def upscale_video(
         run = Ledger(Store(f"{work.url}/{digest(job.identity)}"))
         run.begin(job.identity)
         run.clear_quarantine()
-        with scratch_in(work) as scratch, resumable(config.fresh):
+        with scratch_in(work) as scratch, resumable(destination, config.fresh):
             made = scratch / f"joined{Path(target.name).suffix}"
             report = run_and_join(job, run, made, run_units, listener)
             report["seconds"] = round(time.monotonic() - started, 3)

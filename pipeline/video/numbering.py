@@ -111,7 +111,7 @@ def read_rows(table: SourceIdentity) -> list[tuple[str, str]]:
     """The name of each image and how long it is shown, as written; none where the file is no table."""
     folder, name = table.url.rsplit("/", 1)
     try:
-        rows = csv.reader(io.StringIO(Store(folder).read(name).decode(), newline=""))
+        rows = csv.reader(io.StringIO(Store(folder).read(name).decode(errors="surrogateescape"), newline=""))
         return [(row[0], row[2]) for row in list(rows)[1:] if len(row) > 2]
     except (ValueError, csv.Error):
         return []

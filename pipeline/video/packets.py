@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +23,7 @@ class PacketWriter:
     """Packets in decode order into a file; memory holds a few megabytes of them."""
 
     def __init__(self, path: Path) -> None:
-        self._file = pa.OSFile(str(path), "wb")
+        self._file = pa.OSFile(os.fsencode(path), "wb")
         self._writer = pa.ipc.new_file(self._file, SCHEMA)
         self._batch: list[StoredPacket] = []
         self._batch_bytes = 0
@@ -49,7 +50,7 @@ class PacketWriter:
 
 def read_packets(path: Path) -> Iterator[StoredPacket]:
     """The packets of a file in decode order."""
-    with pa.memory_map(str(path)) as file:
+    with pa.memory_map(os.fsencode(path)) as file:
         reader = pa.ipc.open_file(file)
         for i in range(reader.num_record_batches):
             batch = reader.get_batch(i)

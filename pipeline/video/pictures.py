@@ -56,7 +56,7 @@ def write_stills(
         name = destination.image_name(number)
         (folder / name).write_bytes(packet.data)
         rows.append((name, (pts - first) * time_base, duration * time_base))
-    with (folder / destination.times_name).open("w", encoding="utf-8", newline="") as table:
+    with (folder / destination.times_name).open("w", encoding="utf-8", errors="surrogateescape", newline="") as table:
         csv.writer(table, lineterminator="\n").writerows(rows)
     os.sync()  # the folder is then renamed, and must not be there with less in it after a power cut
 

@@ -78,9 +78,11 @@ def write_preview(job: Prepared, num_frames: int) -> dict[str, Any]:
             job.plan.deinterlace,
         )
         _, planes = next(frames)
-        started = time.monotonic()
-        pairs.append(before_and_after(planes_to_rgb(planes, job.plan.source_layout), upscaler, job.plan.encode))
+        rgb, started = planes_to_rgb(planes, job.plan.source_layout), time.monotonic()
+        with torch.inference_mode():
+            upscaled = upscaler.upscale(rgb[None].to(upscaler.device))[0].cpu()
         seconds.append(time.monotonic() - started)
+        pairs.append(before_and_after(rgb, upscaled, upscaler.scale, job.plan.encode))
     png = io.BytesIO()
     Image.fromarray(np.concatenate(pairs)).save(png, "PNG", pnginfo=SIGNED)
     destination.store.write(key, png.getvalue())
@@ -98,11 +100,9 @@ def is_preview(data: bytes) -> bool:
         return False
 
 
-def before_and_after(rgb: Tensor, upscaler: Upscaler, encode: EncodeSpec) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def before_and_after(rgb: Tensor, upscaled: Tensor, scale: int, encode: EncodeSpec) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """(3, H, W) float RGB -> uint8 pictures side by side, as the result will be shown: bicubic, then the model."""
-    with torch.inference_mode():
-        after = upscaler.upscale(rgb[None].to(upscaler.device))[0].cpu()
-    stored = [turned(picture, encode.turn) for picture in (resize(rgb, upscaler.scale), after)]
+    stored = [turned(picture, encode.turn) for picture in (resize(rgb, scale), upscaled)]
     shown = turn_of(encode.display_matrix)
     both = torch.cat([turned(resample(picture, encode.height, encode.width), shown) for picture in stored], dim=2)
     return (both.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()

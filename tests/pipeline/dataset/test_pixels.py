@@ -85,7 +85,15 @@ def test_a_folder_can_be_left_out(tmp_path):
 
 
 def test_folders_of_other_runs_are_left_out(tmp_path):
-    for key in ("a/1.png", "a/state.pt.png", "run/state.pt", "run/pairs.png", "run/curve.png", "run/state.part", "run/x/2.png"):
+    for key in (
+        "a/1.png",
+        "a/state.pt.png",
+        "run/log.jsonl",
+        "run/pairs.png",
+        "run/curve.png",
+        "run/state.part",
+        "run/x/2.png",
+    ):
         (tmp_path / key).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / key).write_bytes(FILES[0])
     assert [key for key, _ in RgbPictures(str(tmp_path)).names_and_sizes()] == ["a/1.png", "a/state.pt.png", "run/x/2.png"]

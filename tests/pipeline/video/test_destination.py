@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 
 from pipeline import local
 from pipeline.config import VideoConfig, build_config
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, OutputError
 from pipeline.storage import Store
 from pipeline.video.destination import config_for, format_of
 from pipeline.video.frames import layout_of, to_planes
@@ -220,6 +221,33 @@ def test_what_a_job_killed_at_its_very_end_leaves_goes_with_the_next(tmp_path: P
     assert (tmp_path / "out.mkv.swinir" / "publishing").exists()
     assert job(source, out)["segments_reused"] == 1
     assert sorted(os.listdir(tmp_path)) == ["in.mkv", "out.mkv", "out.mkv.report.json"]
+
+
+def test_what_another_job_has_begun_for_a_finished_result_stays(tmp_path: Path, job) -> None:
+    source, out = write_video(tmp_path / "in.mkv", 60, options=H264), tmp_path / "out.mkv"
+    job(source, out)
+    with pytest.raises(StoppedError):
+        job(source, out, crf=30, run_units=stop_after(1))
+    assert job(source, out)["frames_processed"] == 0
+    assert job(source, out, crf=30)["segments_reused"] >= 1
+
+
+def test_a_full_disk_says_to_go_on_without_fresh(tmp_path: Path, job) -> None:
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    source = write_video(tmp_path / "in.mkv", 3)
+    for fresh, advice in ((True, "the same command without --fresh goes on"), (False, "the same command goes on")):
+        with pytest.raises(OutputError, match=f"No space left on device; {advice}"):
+            job(source, tmp_path / "out.mkv", run_units=full, fresh=fresh)
+
+
+def test_names_that_are_no_text_are_in_the_table_of_times(tmp_path: Path, job) -> None:
+    source = write_video(tmp_path / "in.mp4", 3, rate=10)
+    images = f"{tmp_path}/caf\udce9-%03d.png"
+    job(source, images, preset=None)
+    job(images, tmp_path / "out.mkv", model="identity")
+    assert times(tmp_path / "out.mkv") == times(source)
 
 
 def test_images_that_somebody_changed_or_added_are_not_replaced(tmp_path: Path, job) -> None:
