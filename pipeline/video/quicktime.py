@@ -9,6 +9,7 @@ import itertools
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 _UNITY = struct.pack(">9I", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
 _NO_LANGUAGE = 0x7FFF
@@ -17,12 +18,16 @@ _LONG_TIMES = 1 << 24  # version 1: times of 64 bits
 
 @dataclass(frozen=True, slots=True)
 class SampleKind:
-    """What a sample is: QuickTime's four letters. Raw pictures need their size, and may state a matrix (ITU-T H.273)."""
+    """What a sample is: QuickTime's four letters. Raw pictures need their size, and may state a matrix (ITU-T H.273).
+
+    A ``shape`` of pixels, width to height, goes before what the samples say.
+    """
 
     tag: bytes
     width: int = 0
     height: int = 0
     matrix: int | None = None
+    shape: Fraction | None = None
 
 
 def header(kind: SampleKind, sizes: Sequence[int], durations: Sequence[int], ticks_per_second: int) -> bytes:
@@ -62,8 +67,9 @@ def _description(kind: SampleKind) -> bytes:
     depth = 32 if kind.tag in (b"RGBA", b"BGRA") else 24
     size = struct.pack(">HH", kind.width, kind.height)
     colour = b"" if kind.matrix is None else _box(b"colr", b"nclc", struct.pack(">HHH", 2, 2, kind.matrix))
+    shape = b"" if kind.shape is None else _box(b"pasp", _numbers(*kind.shape.as_integer_ratio()))
     fixed = (bytes(6), b"\0\1", bytes(16), size, _numbers(0x480000, 0x480000, 0), b"\0\1", bytes(32))
-    return _box(kind.tag, *fixed, struct.pack(">Hh", depth, -1), colour)
+    return _box(kind.tag, *fixed, struct.pack(">Hh", depth, -1), colour, shape)
 
 
 def _box(kind: bytes, *parts: bytes) -> bytes:

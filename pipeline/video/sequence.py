@@ -9,7 +9,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
-from functools import cached_property
 from itertools import accumulate
 from typing import BinaryIO, cast
 
@@ -85,19 +84,19 @@ class SequenceFile(io.RawIOBase):
         remote = local_path(self.images[0].url) is None
         self._pool = ThreadPoolExecutor(READ_AHEAD) if remote else None
         durations, ticks_per_second = self._durations(sequence, rate)
+        first = self._load(0)
         kind, sizes = SampleKind(TAGS[sequence.suffix]), [image.size_bytes for image in self.images]
         if self._decode:
-            kind, first = raw_picture(self._load(0), self.images[0].url)
-            sizes = [len(first)] * len(self.images)
+            kind, samples = raw_picture(first, self.images[0].url)
+            sizes = [len(samples)] * len(self.images)
+        elif sequence.suffix in (".png", ".jpg"):
+            kind = replace(kind, shape=shape_by_density(first))
         self._kind = kind
         self._header = header(kind, sizes, durations, ticks_per_second)
         self._starts = list(accumulate(sizes, initial=len(self._header)))
         self._held = (-1, b"")
         self._damage: dict[int, str] = {}
-
-    @cached_property
-    def _beside_first(self) -> tuple[tuple[int, ...] | None, bool] | None:
-        return beside_pixels(self._load(0))
+        self._beside_first = beside_pixels(first)
 
     def _durations(self, sequence: Sequence, rate: str | None) -> tuple[list[int], int]:
         """How long each image is shown, and in what ticks."""
@@ -236,6 +235,19 @@ def raw_picture(data: bytes, url: str) -> tuple[SampleKind, bytes]:
     samples = b"".join(rows(plane, sample_bytes(frame.format)).tobytes() for plane in frame.planes)
     # VP8 is BT.601 at any size (RFC 6386, section 9.2).
     return SampleKind(RAW_TAGS[name], frame.width, frame.height, 6 if name == "yuv420p" else None), samples
+
+
+def shape_by_density(data: bytes) -> Fraction | None:
+    """The shape of the pixels of a PNG or JPEG, width to height; None where it states none or cannot be read.
+
+    Both state pixels per unit across and down (PNG, pHYs; JFIF), which FFmpeg takes for the shape: the denser, the narrower.
+    """
+    try:
+        with av.open(io.BytesIO(data), "r") as container:
+            density = container.streams.video[0].sample_aspect_ratio
+    except (av.error.FFmpegError, ValueError, IndexError):
+        return None
+    return 1 / density if density else None
 
 
 def beside_pixels(data: bytes) -> tuple[tuple[int, ...] | None, bool] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -13,10 +14,12 @@ from PIL import Image, ImageCms
 
 from pipeline.errors import ConfigError, MediaError
 from pipeline.storage import Store
+from pipeline.video.describe import describe
+from pipeline.video.matroska import state_pixel_shape
 from pipeline.video.numbering import find_sequence
 from pipeline.video.probe import open_media
 from pipeline.video.sequence import open_input
-from tests.media import decoded, numbered_frame, numbers, times
+from tests.media import decoded, numbered_frame, numbers, times, write_video
 from tests.pipeline.video.test_job import StoppedError, stop_after
 
 SIZE = (64, 48)
@@ -42,6 +45,11 @@ def write_images(
     for number in range(start, start + count):
         picture(number, mode).save(folder / (name % number), **options)
     return folder
+
+
+def shape_of(source: Path) -> Fraction | None:
+    with open_input(str(source), None) as media:
+        return next(stream.picture.sample_aspect_ratio for stream in describe(media, "it").streams if stream.picture)
 
 
 def rgb_of(frame: av.VideoFrame) -> np.ndarray:
@@ -238,6 +246,29 @@ def test_pictures_come_out_upright_as_exif_says(tmp_path: Path, job, turn: int) 
     }[turn]))  # fmt: skip
     assert shown.shape == expected.shape
     assert np.abs(shown.astype(int) - expected).mean() < 3
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "tif"])
+def test_pixels_are_as_narrow_as_their_density_says(tmp_path: Path, job, ending: str) -> None:
+    source = write_images(tmp_path / "in", 2, name=f"%d.{ending}", dpi=(300, 150))
+    job(source, tmp_path / "out.mkv", model="identity")
+    job(source, f"{tmp_path}/out/", model="identity", preset=None)
+    for path in (source, tmp_path / "out.mkv", tmp_path / "out"):
+        assert float(shape_of(path) or 1) == pytest.approx(0.5, rel=1e-3)  # PNG counts in whole pixels a metre
+
+
+@pytest.mark.parametrize(("shape", "density"), [(Fraction(10, 11), (11, 10)), (None, (1, 1))])
+def test_png_files_state_the_density_that_makes_the_shape_of_pixels(
+    tmp_path: Path, job, shape: Fraction | None, density: tuple[int, int]
+) -> None:
+    source = tmp_path / "in.mkv"
+    write_video(source, 2, codec="ffv1")
+    if shape:
+        state_pixel_shape(source, 0, *SIZE, shape)
+    job(source, f"{tmp_path}/out/", model="identity", preset=None)
+    image = (tmp_path / "out" / "000001.png").read_bytes()
+    assert struct.unpack(">2I", image[image.index(b"pHYs") + 4 :][:8]) == density
+    assert shape_of(tmp_path / "out") == (shape or 1)
 
 
 @pytest.mark.parametrize("what", ["is turned otherwise", "has another colour profile"])
