@@ -17,6 +17,8 @@ from pipeline.errors import OutputError
 SEGMENT, SEEK_HEAD, SEEK, SEEK_ID, SEEK_POSITION = 0x18538067, 0x114D9B74, 0x4DBB, 0x53AB, 0x53AC
 VOID, CRC, INFO, TRACKS, TRACK, VIDEO = 0xEC, 0xBF, 0x1549A966, 0x1654AE6B, 0xAE, 0xE0
 DISPLAY_WIDTH, DISPLAY_HEIGHT, DISPLAY_UNIT = 0x54B0, 0x54BA, 0x54B2
+STEREO_MODE = 0x53B8
+BESIDE, ABOVE = {1, 8, 9, 11}, {2, 3, 6, 7}  # its values where two views share the width, and the height
 PIXELS, ASPECT_RATIO = 0, 3  # what display width and height are counted in
 HEADER_BYTES = 64 << 20  # more than any header with its codec's private data
 
@@ -31,7 +33,8 @@ class Element(NamedTuple):
 def state_pixel_shape(path: Path, place: int, width: int, height: int, shape: Fraction) -> None:
     """Write the display size of the track at ``place``, a video of ``width`` x ``height``, into the file; exactly.
 
-    In pixels where that is whole, else as a ratio. OutputError where the file is not laid out as FFmpeg does.
+    In pixels where that is whole, else as a ratio; of one view where the track holds two. OutputError where the file is not
+    laid out as FFmpeg does.
     """
     with path.open("r+b") as file:
         data = file.read(HEADER_BYTES)
@@ -40,7 +43,7 @@ def state_pixel_shape(path: Path, place: int, width: int, height: int, shape: Fr
         if segment is None or not {SEEK_HEAD, VOID, INFO, TRACKS} <= parts.keys():
             raise OutputError(f"{path.name}: the Matroska header cannot be given the shape of pixels {shape}")
         head, void, info, tracks = (parts[id] for id in (SEEK_HEAD, VOID, INFO, TRACKS))
-        new_tracks = with_display_size(data, tracks, place, display_size(width, height, shape))
+        new_tracks = with_display_size(data, tracks, place, width, height, shape)
         growth = len(new_tracks) - (tracks.stop - tracks.start)
         room = void.stop - void.start - growth
         if not (head.stop == void.start and void.stop == info.start and info.stop == tracks.start and room >= 9):
@@ -51,26 +54,31 @@ def state_pixel_shape(path: Path, place: int, width: int, height: int, shape: Fr
         file.write(new_head + new_void + data[info.start : info.stop] + new_tracks)
 
 
-def display_size(width: int, height: int, shape: Fraction) -> tuple[int, int, int]:
-    """Display width, height and unit of pixels of a ``shape``, width to height."""
-    shown = width * shape
-    if shown.denominator == 1:
-        return shown.numerator, height, PIXELS
-    ratio = shown / height
+def display_size(width: int, height: int, shape: Fraction, stereo_mode: int = 0) -> tuple[int, int, int]:
+    """Display width, height and unit of pixels of a ``shape``, width to height, or of one view of them in ``stereo_mode``."""
+    across, down = width * shape, Fraction(height)
+    if stereo_mode in BESIDE:
+        across /= 2
+    elif stereo_mode in ABOVE:
+        down /= 2
+    if across.denominator == down.denominator == 1:
+        return across.numerator, down.numerator, PIXELS
+    ratio = across / down
     return ratio.numerator, ratio.denominator, ASPECT_RATIO
 
 
-def with_display_size(data: bytes, tracks: Element, place: int, size: tuple[int, int, int]) -> bytes:
+def with_display_size(data: bytes, tracks: Element, place: int, width: int, height: int, shape: Fraction) -> bytes:
     """The Tracks element with the display size of one track's video set."""
     replaced = (DISPLAY_WIDTH, DISPLAY_HEIGHT, DISPLAY_UNIT)
-    stated = b"".join(
-        encoded(id, number.to_bytes(max(1, (number.bit_length() + 7) // 8), "big"))
-        for id, number in zip(replaced, size, strict=True)
-    )
     entries = list(children(data, tracks.content, tracks.stop))
     track = [entry for entry in entries if entry.id == TRACK][place]
     video = next(part for part in children(data, track.content, track.stop) if part.id == VIDEO)
     kept = [part for part in children(data, video.content, video.stop) if part.id not in replaced]
+    stereo_mode = next((int.from_bytes(data[part.content : part.stop]) for part in kept if part.id == STEREO_MODE), 0)
+    stated = b"".join(
+        encoded(id, number.to_bytes(max(1, (number.bit_length() + 7) // 8), "big"))
+        for id, number in zip(replaced, display_size(width, height, shape, stereo_mode), strict=True)
+    )
     new_video = encoded(VIDEO, b"".join(data[part.start : part.stop] for part in kept) + stated)
     new_track = encoded(TRACK, data[track.content : video.start] + new_video + data[video.stop : track.stop])
     content = b"".join(new_track if entry is track else data[entry.start : entry.stop] for entry in entries if entry.id != CRC)

@@ -251,6 +251,9 @@ def _conclude(
     if scan.tags.hdr_changes:
         warnings.append(f"HDR10 metadata changes {scan.tags.hdr_changes} times; the first is kept")
     window = window_of(first.width, first.height, header.cropping, first.format.name, warnings)
+    beside = scan.tags.side_data | ({"DOVI_METADATA"} if header.dolby_vision else set())
+    if "stereo_mode" in video.metadata:
+        beside -= {"STEREO3D"}  # which Matroska's tag says; it goes along, or is listed, as tags are
     info = VideoInfo(
         container=container.format.name,
         stream=video.index,
@@ -275,7 +278,7 @@ def _conclude(
         transparent=scan.tags.transparent,
         mastering_display=scan.tags.mastering_display,
         content_light=scan.tags.content_light,
-        side_data=tuple(sorted(scan.tags.side_data | ({"DOVI_METADATA"} if header.dolby_vision else set()))),
+        side_data=tuple(sorted(beside)),
         damage=tuple(scan.damage),
         guesses=tuple(guesses),
         warnings=tuple(warnings),

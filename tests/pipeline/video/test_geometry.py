@@ -12,7 +12,7 @@ import pytest
 from av.bitstream import BitStreamFilterContext
 
 from pipeline.errors import ConfigError, MediaError
-from pipeline.video.matroska import CRC, SEGMENT, TRACKS, children, display_size, with_crc
+from pipeline.video.matroska import CRC, SEGMENT, TRACKS, children, display_size, state_pixel_shape, with_crc
 from pipeline.video.turn import ONE, orientation
 from tests.media import decoded, luma, numbered_frame, write_video
 
@@ -174,6 +174,41 @@ def test_c6_display_sizes_are_exact_as_pixels_or_as_a_ratio() -> None:
     assert display_size(800, 640, Fraction(1137, 800)) == (1137, 640, 0)
     assert display_size(854, 480, Fraction(44, 45)) == (4697, 2700, 3)
     assert Fraction(4697, 2700) == Fraction(854, 480) * Fraction(44, 45)
+    assert display_size(128, 96, Fraction(1), stereo_mode=1) == (64, 96, 0)
+    assert display_size(128, 96, Fraction(4, 3), stereo_mode=3) == (32, 9, 3)
+
+
+@pytest.mark.parametrize(
+    ("mode", "codec", "ending"),
+    [("left_right", "libx264", ".mkv"), ("col_interleaved_rl", "ffv1", ".mkv"), ("top_bottom", "libsvtav1", ".webm"),
+     ("anaglyph_cyan_red", "libx264", ".mkv")],
+)  # fmt: skip
+@pytest.mark.parametrize("shape", ["1", "4/3"])
+def test_c6_a_stereo_video_stays_one_and_each_view_keeps_its_shape(
+    tmp_path: Path, job, mode: str, codec: str, ending: str, shape: str
+) -> None:
+    upright, source = write_turned(tmp_path / "in.mp4", None, Fraction(shape), num_frames=2), tmp_path / "in.mkv"
+    with av.open(str(upright)) as container, av.open(str(source), "w") as out:
+        video = container.streams.video[0]
+        copies = [out.add_stream_from_template(video) for _ in range(2)]
+        for copy in copies:
+            copy.metadata["stereo_mode"] = mode
+        for packet in container.demux(video):
+            for copy in copies if packet.size else ():
+                packet.stream = copy
+                out.mux(packet)
+    for place in range(2):
+        state_pixel_shape(source, place, 96, 64, Fraction(shape))
+    report = job(source, tmp_path / f"out{ending}", codec=codec, drop_incompatible=True)
+    assert not [line for line in report["warnings"] if "stereo" in line]
+    with av.open(str(tmp_path / f"out{ending}")) as container:
+        assert len(container.streams.video) == (2 if ending == ".mkv" else 1)
+        for video in container.streams.video:
+            assert (video.sample_aspect_ratio, video.metadata["stereo_mode"]) == (Fraction(shape), mode)
+    report = job(source, tmp_path / "out.mp4")
+    assert [line for line in report["warnings"] if "stereo" in line] == [
+        f"tags of stream {index} that mp4 cannot hold: stereo_mode" for index in range(2)
+    ]
 
 
 def test_c6_a_matroska_header_stays_whole_when_the_shape_is_stated(tmp_path: Path, job) -> None:
