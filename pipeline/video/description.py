@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
+from pipeline.video.labels import title_of
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
@@ -65,8 +67,7 @@ class StreamDescription:
 
     @property
     def title(self) -> str | None:
-        """An mp4 keeps the title of a track as its ``name``."""
-        return self.tag("title") or self.tag("name")
+        return title_of(self.tags)
 
     def tag(self, name: str) -> str | None:
         """A tag by its name, in whatever case the container keeps it."""

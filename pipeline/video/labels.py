@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from fractions import Fraction
 
 from av.container import InputContainer, OutputContainer
@@ -11,6 +13,13 @@ from av.stream import Stream
 STALE_TAGS = ("BPS", "NUMBER_OF_FRAMES", "NUMBER_OF_BYTES", "_STATISTICS_", "DURATION", "ENCODER", "VENDOR_ID")
 CONTAINER_TAGS = ("major_brand", "minor_version", "compatible_brands")
 MOV_TAGS = ("handler_name", "vendor_id")  # of a stream, which mean nothing elsewhere
+# Handler names that the programs and cameras that wrote the file give to every track of a kind.
+GENERIC_NAMES = re.compile(
+    r".*(video|audio|sound|subtitle|text|caption|data|metad|meta|media|hint|time ?code)\s*handler?"
+    r"|(video|audio|sound|subtitles?|text|vide|soun|sbtl|tmcd|meta)?( media)?( track)?"
+    r"|core media .*|iso media file produced by .*|(gpac|l-smash|gopro|dji|ambarella|insta360|twitter-vork)\b.*",
+    re.IGNORECASE | re.DOTALL,
+)
 IMPLIED_TAGS = ("alpha_mode", "filename", "mimetype")  # not kept as such
 
 
@@ -39,8 +48,17 @@ def kept_tags(source: Stream | InputContainer, container_format: str) -> dict[st
         if "name" in tags:  # what an mp4 calls the title of a track
             tags.setdefault("title", tags.pop("name"))
         if container_format not in ("mp4", "mov"):
+            if title := title_of(tags):
+                tags.setdefault("title", title)
             tags = {key: value for key, value in tags.items() if key.lower() not in MOV_TAGS}
     return tags
+
+
+def title_of(tags: Mapping[str, str]) -> str | None:
+    """The title of a track by its tags; an mp4 keeps it as its ``name``, and most programs write it as that of the handler."""
+    named = {key.lower(): value for key, value in tags.items()}
+    handler = named.get("handler_name", "").strip()
+    return named.get("title") or named.get("name") or (None if GENERIC_NAMES.fullmatch(handler) else handler)
 
 
 def telling_tags(source: Stream | InputContainer, container: InputContainer) -> list[str]:

@@ -23,7 +23,7 @@ def lost_tags(
     pairs: list[tuple[str, Stream | InputContainer, Stream | InputContainer]] = [("the file", container, result)]
     pairs += [(f"stream {index}", container.streams[index], stream) for index, stream in found.items()]
     for what, source, made in pairs:
-        kept = {key.lower() for key in kept_tags(made, "mp4")}
+        kept = {key.lower() for key in kept_tags(made, "")}
         if lost := [key for key in telling_tags(source, container) if key.lower() not in kept]:
             lines.append(f"tags of {what} that {container_format} cannot hold: {', '.join(lost)}")
     for index, stream in found.items():

@@ -12,6 +12,7 @@ from av.stream import Disposition
 from pipeline.errors import MediaError
 from pipeline.video.compare import compare
 from pipeline.video.describe import describe
+from pipeline.video.labels import title_of
 from tests.media import numbers
 from tests.sources import Builder, cover_png, digests, packet_times, rich_mkv
 
@@ -155,6 +156,39 @@ def test_d6_tags_that_the_container_cannot_hold_are_listed(tmp_path: Path, job) 
     assert said[0] == "tags of the file that mpegts cannot hold: MOOD, title"
     assert any("chapters" in line for line in said)
     assert job(source, tmp_path / "out.mkv")["warnings"] == []
+
+
+@pytest.mark.parametrize("named", ["handler_name", "HANDLER_NAME"])
+def test_d1_what_an_mp4_names_the_handler_of_a_track_is_its_title(tmp_path: Path, job, named: str) -> None:
+    source = tmp_path / ("in.mp4" if named == "handler_name" else "in.mkv")
+    tags = [{named: name} for name in ("Camera A", "SoundHandler", "Mic/Aux")]
+    Builder(source).video(10, **tags[0]).sound("aac", 0.4, **tags[1]).sound("aac", 0.4, **tags[2]).write()
+    for ending, title in ((".mkv", "title"), (".mp4", "handler_name")):
+        result = tmp_path / f"out{ending}"
+        assert job(source, result)["warnings"] == []
+        with av.open(str(result)) as container:
+            names = [stream.metadata.get(title) for stream in container.streams]
+        assert names == ["Camera A", None if ending == ".mkv" else "SoundHandler", "Mic/Aux"]
+        checks = {check.name: check.status for check in compare(*(describe(str(path), "") for path in (source, result)))}
+        assert [checks[f"{stream} title"] for stream in ("video 0", "audio 1", "audio 2")] == ["ok", "n/a", "ok"]
+    said = job(source, tmp_path / "out.ts")["warnings"]
+    assert "tags of stream 2 that mpegts cannot hold: title" in said
+    assert not [line for line in said if "stream 1 that" in line]
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("VideoHandler", None), ("SubtitleHandler", None), ("SoundHandle", None), ("MetadHandle", None), ("", None),
+        ("Core Media Audio", None), ("Apple Video Media Handler", None), ("#Mainconcept MP4 Sound Media Handler", None),
+        ("GPAC ISO Video Handler", None), ("L-SMASH Audio Handler", None), ("GoPro AVC  ", None), ("\x1fDJI AVC", None),
+        ("ISO Media file produced by Google Inc. Created on: 01/01/2020.", None), ("Video Track", None), ("vide", None),
+        ("Desktop Audio", "Desktop Audio"), ("Dog Handler", "Dog Handler"), ("Video 2", "Video 2"),
+    ],
+)  # fmt: skip
+def test_a_handlers_name_that_any_file_may_have_is_no_title(name: str, title: str | None) -> None:
+    assert title_of({"handler_name": name}) == title
+    assert title_of({"handler_name": name, "name": "Main"}) == "Main"
 
 
 def test_d6_what_a_container_cannot_call_a_stream_is_listed(tmp_path: Path, job) -> None:
