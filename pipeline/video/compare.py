@@ -75,7 +75,8 @@ def _files(source: Description, result: Description, clock: Pair | None) -> Iter
         moved = "" if before == after else f" -> {as_seconds(after)}, all streams alike"
         yield Check("start", "ok", f"{as_seconds(before)}{moved}")
     yield from _chapters(source, result, clock)
-    yield _tags("tags of the file", source.tags, result.tags)
+    time_codes = [("timecode", code) for stream in result.streams if (code := stream.tag("timecode"))]  # of the file in an MXF
+    yield _tags("tags of the file", source.tags, dict(time_codes) | result.tags)
 
 
 def _first(stream: StreamDescription) -> int:

@@ -16,15 +16,18 @@ def lost_tags(
 ) -> list[str]:
     """What of tags, dispositions and chapters the result does not hold, a line for the file and for each stream.
 
-    Which stream is the default is another matter: players take the first where nobody says.
+    Which stream is the default is another matter: players take the first where nobody says. So is the track that a file's
+    time code may have become.
     """
     lines = []
     found = found_again(result, plans)
+    time_codes = {("timecode", stream.metadata.get("timecode")) for stream in result.streams}
     pairs: list[tuple[str, Stream | InputContainer, Stream | InputContainer]] = [("the file", container, result)]
     pairs += [(f"stream {index}", container.streams[index], stream) for index, stream in found.items()]
     for what, source, made in pairs:
         kept = {key.lower() for key in kept_tags(made, "")}
-        if lost := [key for key in telling_tags(source, container) if key.lower() not in kept]:
+        lost = [key for key in telling_tags(source, container) if key.lower() not in kept]
+        if lost := [key for key in lost if (key, source.metadata.get(key)) not in time_codes]:
             lines.append(f"tags of {what} that {container_format} cannot hold: {', '.join(lost)}")
     for index, stream in found.items():
         missing = container.streams[index].disposition & ~stream.disposition

@@ -227,6 +227,8 @@ def add_video(out: OutputContainer, spec: EncodeSpec, like: Stream) -> VideoStre
     if spec.display_matrix:
         stream.set_display_matrix(spec.display_matrix)
     copy_tags(like, stream)
+    for key in ("alpha_mode", "ALPHA_MODE"):  # of VP8 and VP9, whose alpha lies beside the picture
+        stream.metadata.pop(key, None)
     return stream
 
 

@@ -50,6 +50,12 @@ def test_alpha_of_vp9_lies_beside_the_picture_and_is_found_and_kept(tmp_path: Pa
     options = {"lossless": "1", "cpu-used": "8", "g": "10", "auto-alt-ref": "0"}
     source = write_frames(tmp_path / "in.webm", frames, "libvpx-vp9", options)
     assert decoded(source)[0].format.name == "yuv420p"  # what FFmpeg's own decoder makes of it
+    with av.open(str(source)) as container:
+        assert container.streams[0].metadata["alpha_mode"] == "1"
+
+    job(source, tmp_path / "opaque.mkv")
+    with av.open(str(tmp_path / "opaque.mkv")) as container:
+        assert "alpha_mode" not in [key.lower() for key in container.streams[0].metadata]
 
     report = job(source, tmp_path / "out.mkv", codec="ffv1", segment_seconds=0.96)
 

@@ -11,6 +11,8 @@ import pytest
 from pipeline import local
 from pipeline.config import VideoConfig
 from pipeline.errors import ConfigError
+from pipeline.video.compare import compare
+from pipeline.video.describe import describe
 from pipeline.video.drymux import plan_streams
 from pipeline.video.job import upscale_video
 from pipeline.video.streams import FORMATS
@@ -150,6 +152,18 @@ def test_d2_a_timecode_that_a_container_cannot_hold_is_said_to_be_dropped(tmp_pa
     report = job(source, tmp_path / "out.ts")
     assert [s["action"] for s in report["streams"]] == ["upscale", "drop"]
     assert any("tags of stream 0 that mpegts cannot hold: timecode" in line for line in report["warnings"])
+
+
+@pytest.mark.parametrize("after", ["mov", "mkv", "ts"])
+def test_d2_a_files_timecode_that_becomes_a_track_is_not_said_to_be_lost(tmp_path: Path, job, after: str) -> None:
+    source = Builder(tmp_path / "in.mxf").video(25).tags(timecode="01:02:03:04").write()
+    with av.open(str(source)) as container:
+        assert container.metadata["timecode"] == "01:02:03:04"
+    report = job(source, tmp_path / f"out.{after}")
+    lost = [line for line in report["warnings"] if line.startswith("tags of the file")]
+    assert any("timecode" in line for line in lost) == (after == "ts")
+    checks = {check.name: check for check in compare(*(describe(str(p), "") for p in (source, tmp_path / f"out.{after}")))}
+    assert ("timecode" in checks["tags of the file"].detail) == (after == "ts")
 
 
 @pytest.mark.parametrize("after", ["mkv", "mp4"])
