@@ -44,10 +44,8 @@ def configure(context: VideoCodecContext, spec: EncodeSpec) -> None:
     context.width, context.height, context.pix_fmt = spec.width, spec.height, spec.pix_fmt
     context.time_base, context.framerate = Fraction(spec.time_base), Fraction(spec.rate)
     context.thread_count = spec.threads
-    if spec.codec == "png":  # FFmpeg writes it as pixels per unit across and down, and 0 and 1 where nothing is set
-        context.sample_aspect_ratio = 1 / Fraction(spec.sample_aspect_ratio or 1)
-    elif spec.sample_aspect_ratio:
-        context.sample_aspect_ratio = Fraction(spec.sample_aspect_ratio)
+    if spec.sample_aspect_ratio or spec.codec == "png":  # into which FFmpeg would write 0 and 1
+        context.sample_aspect_ratio = Fraction(spec.sample_aspect_ratio or 1)
     context.color_range, context.colorspace = spec.color_range, spec.color_space
     context.color_primaries, context.color_trc = spec.color_primaries, spec.color_trc
     if spec.global_header:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from bisect import bisect_right
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -238,16 +239,17 @@ def raw_picture(data: bytes, url: str) -> tuple[SampleKind, bytes]:
 
 
 def shape_by_density(data: bytes) -> Fraction | None:
-    """The shape of the pixels of a PNG or JPEG, width to height; None where it states none or cannot be read.
+    """The shape of the pixels, width to height, of a PNG or JPEG that states how many there are in an inch or a metre.
 
-    Both state pixels per unit across and down (PNG, pHYs; JFIF), which FFmpeg takes for the shape: the denser, the narrower.
+    FFmpeg takes those numbers for the shape; so it is where they have no unit, which is how FFmpeg itself states it.
     """
-    try:
-        with av.open(io.BytesIO(data), "r") as container:
-            density = container.streams.video[0].sample_aspect_ratio
-    except (av.error.FFmpegError, ValueError, IndexError):
+    if data[6:11] == b"JFIF\0":  # JFIF 1.02
+        unit, across, down = struct.unpack(">BHH", data[13:18].ljust(5, b"\0"))
+    elif data.startswith(b"\x89PNG") and (at := data.find(b"pHYs", 0, data.find(b"IDAT"))) > 0:  # PNG, section 11.3.4.3
+        across, down, unit = struct.unpack(">IIB", data[at + 4 : at + 13].ljust(9, b"\0"))
+    else:
         return None
-    return 1 / density if density else None
+    return Fraction(down, across) if unit and across and down else None
 
 
 def beside_pixels(data: bytes) -> tuple[tuple[int, ...] | None, bool] | None:
