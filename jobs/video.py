@@ -34,7 +34,7 @@ from pipeline.config import VideoConfig, build_config
 from pipeline.errors import ConfigError
 from pipeline.folders import publishing
 from pipeline.storage import local_path
-from pipeline.units import encoded
+from pipeline.units import as_json
 
 Option = typer.Option
 MOST_REPORT_BYTES = 64 << 20
@@ -144,7 +144,7 @@ def is_report(path: Path) -> bool:
 
 def write_report(result: dict[str, Any], path: Path) -> None:
     """Whole or not at all, but to a device or pipe."""
-    text = encoded(json.dumps(result, indent=1, ensure_ascii=False))
+    text = as_json(result)
     if path.exists() and not path.is_file():
         path.write_bytes(text)
         return

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.storage import Store
-from pipeline.units import encoded
+from pipeline.units import as_json
 
 _MANIFEST = "run.json"
 _COMMITS = "commits"
@@ -114,7 +114,7 @@ def _key(folder: str, unit_id: str) -> str:
 
 
 def _encode(value: dict[str, Any]) -> bytes:
-    return encoded(json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False))
+    return as_json(value, sort_keys=True)
 
 
 def _decode(data: bytes) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from typing import TypeVar
 S = TypeVar("S")
 T = TypeVar("T")
 
+PULSE_S = 5.0  # between two looks at whether a worker that gives nothing yet gets on
+
 
 def ahead(items: Iterable[T], depth: int, size: Callable[[T], int] | None = None, budget: int = 0) -> Generator[T, None, None]:
     """The same items in the same order, computed up to ``depth`` ahead of their use by a thread.

@@ -62,9 +62,14 @@ class Workload(Protocol):
 def digest(value: object) -> str:
     """16 hex digits of the SHA-256 of ``value`` as canonical JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(encoded(text)).hexdigest()[:16]
+    return hashlib.sha256(_encoded(text)).hexdigest()[:16]
 
 
-def encoded(text: str) -> bytes:
+def as_json(value: object, *, sort_keys: bool = False) -> bytes:
+    """Indented, for people too."""
+    return _encoded(json.dumps(value, indent=1, sort_keys=sort_keys, ensure_ascii=False))
+
+
+def _encoded(text: str) -> bytes:
     """JSON in UTF-8. Names of files need not be: what Python has for their other bytes (PEP 383) becomes an escape of JSON."""
     return text.encode(errors="backslashreplace")

@@ -30,6 +30,10 @@ LUMA_WEIGHTS: dict[str, tuple[float, float]] = {
     "bt2020nc": (0.2627, 0.0593),
 }
 MATRICES = (*LUMA_WEIGHTS, "ycgco")
+# Code points of H.273 that players and viewers show as sRGB: they take the curve of BT.709 and its equals for it, and 2 states
+# nothing.
+LIKE_SRGB_PRIMARIES = (1, 2)
+LIKE_SRGB_TRANSFER = (1, 2, 6, 13, 14, 15)
 
 Site = float | None
 Row = tuple[float, float, float]

@@ -10,8 +10,8 @@ from swinir.cpu.blocks import multiplies_bfloat16
 from swinir.cpu.compiled import block_kernel, capabilities
 from swinir.tiling import round_up
 
-# The length of a tile on a CPU, by the overlap: larger ones cost memory and save little of it, 4 % of a shallow network's time
-# and 5 % of a deep one's where they have no end.
+# The length of a tile on a CPU, by the overlap: larger ones cost memory. Tiles of 256 cost a shallow network 4 % more time than
+# one tile for all does, a deep one 17 %.
 CPU_TILES = {0: 256, 32: 384}
 # The length of a tile by the memory that a GPU has: a pass of classical-x4 takes 8 KiB an input pixel.
 GPU_TILES = {0: 512, 15 << 30: 1024, 70 << 30: 2048}

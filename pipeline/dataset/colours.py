@@ -9,9 +9,8 @@ import struct
 from collections.abc import Iterable, Iterator
 
 from pipeline.dataset import png
+from swinir.colour import LIKE_SRGB_PRIMARIES, LIKE_SRGB_TRANSFER
 
-LIKE_SRGB_PRIMARIES = (1, 2)  # 2 is unspecified
-LIKE_SRGB_TRANSFER = (1, 2, 6, 13, 14, 15)  # viewers show the curve of BT.709 and its equals as sRGB's
 RGB_OF_FULL_RANGE = b"\0\1"  # the end of cICP
 SRGB_GAMMA, GAMMA_ROUNDING = 45455, 500  # gAMA is also written as 0.45; this much changes no sample of 8 bits by more than 1
 SRGB_CHROMATICITIES, CHROMATICITY_ROUNDING = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000), 100

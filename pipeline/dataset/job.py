@@ -28,7 +28,7 @@ from pipeline.ledger import Ledger
 from pipeline.preflight import lease, load_model_spec, refuse_device, resumable
 from pipeline.report import Listener, software_versions
 from pipeline.storage import Store
-from pipeline.units import Unit, Workload, digest
+from pipeline.units import Unit, Workload, as_json, digest
 from swinir.spec import ModelSpec
 
 RunUnits = Callable[[list[Unit], Workload, Ledger, RunOptions, Callable[[Event], None]], Outcome]
@@ -95,7 +95,7 @@ def upscale_images(
             "versions": software_versions(),
             "seconds": round(time.monotonic() - started, 3),
         }
-        out.write(REPORT, json.dumps(report, indent=1, ensure_ascii=False).encode())
+        out.write(REPORT, as_json(report))
     return report
 
 

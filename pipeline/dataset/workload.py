@@ -34,7 +34,7 @@ from pipeline.dataset.shards import read_list
 from pipeline.dataset.sources import Item, Source, open_source
 from pipeline.dataset.streamed import enlarge_to_file, is_large
 from pipeline.errors import MediaError
-from pipeline.stages import ahead, in_parallel, pulsed
+from pipeline.stages import PULSE_S, ahead, in_parallel, pulsed
 from pipeline.storage import Store
 from pipeline.units import Unit, digest
 from swinir.device import choose_device
@@ -47,7 +47,6 @@ CODEC_THREADS = 4
 GPU_BATCH = 8
 ROWS = "rows"
 QUEUE_BYTES = 256 << 20  # of pixels that wait between two stages, or one picture
-PULSE_S = 5.0
 PARTS = 16  # of a shard that a picture kills; each costs far less than another death
 EMPTY: Mapping[int, str] = MappingProxyType({})
 

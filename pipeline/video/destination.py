@@ -14,7 +14,7 @@ from pipeline.config import VideoConfig
 from pipeline.errors import ConfigError
 from pipeline.inputs import identify_all
 from pipeline.storage import Store, local_path, normal_url, split_url
-from pipeline.units import encoded
+from pipeline.units import as_json
 from pipeline.video import streams
 from pipeline.video.labels import telling_tags
 from pipeline.video.numbering import PLACE, TIMES_NAME, file_name, pattern_of
@@ -148,7 +148,7 @@ def clear_state(work: Store) -> None:
 
 
 def write_report(destination: Destination, report: dict[str, Any]) -> None:
-    destination.store.write(report_name(destination.name), encoded(json.dumps(report, indent=1, ensure_ascii=False)))
+    destination.store.write(report_name(destination.name), as_json(report))
 
 
 @dataclass(frozen=True)

@@ -26,15 +26,12 @@ from pipeline.errors import ConfigError, OutputError
 from pipeline.video.packets import PacketWriter, StoredPacket, read_packets
 from pipeline.video.plan import EncodeSpec
 from pipeline.video.timeline import Timeline
-from swinir.colour import PlaneLayout
+from swinir.colour import LIKE_SRGB_PRIMARIES, LIKE_SRGB_TRANSFER, PlaneLayout
 
 TICKS_PER_SECOND = 100
 PALETTE_SAMPLES = 1 << 17  # pixels that a palette is made from; more make it slower, not better
 KEEP, CLEAR = 1, 2  # disposal: what becomes of a frame when its time is over
 LOOP_BLOCK = b"\x21\xff\x0bNETSCAPE2.0\x03\x01"  # then how often, 0 for ever, and a zero byte
-# Code points of ITU-T H.273 that players treat as sRGB; 2 states nothing.
-LIKE_SRGB_PRIMARIES = (1, 2)
-LIKE_SRGB_TRANSFER = (1, 2, 6, 13, 14, 15)
 TRAILER = b"\x3b"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing
+from functools import lru_cache
 from typing import BinaryIO
 
 import av
@@ -94,6 +95,7 @@ def seek_points(timeline: Timeline, start: int) -> list[int | None]:
     return [int(keys[-2]), None] if len(keys) > 2 else [None]
 
 
+@lru_cache(maxsize=1)  # each segment asks, and there may be hundreds
 def known_by_time(timeline: Timeline) -> dict[int | None, int]:
     """The frames that the decoder gives times of their own, by those: right or not, they come again after a seek."""
     pts, first, count = np.unique(timeline.decoder_pts, return_index=True, return_counts=True)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.stages import ahead, depth_for, pulsed
+from pipeline.stages import PULSE_S, ahead, depth_for, pulsed
 from pipeline.storage import Store, local_path
 from pipeline.units import Unit
 from pipeline.video.encode import SegmentEncoder, verify_segment
@@ -36,8 +36,6 @@ from swinir.resize import resample, resize
 from swinir.reuse import TileMemory
 from swinir.spec import ModelSpec
 from swinir.upscaler import Upscaler
-
-PULSE_S = 5.0
 
 
 @dataclass(frozen=True)
