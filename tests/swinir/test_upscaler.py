@@ -223,6 +223,12 @@ def test_importing_the_package_does_not_import_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_opening_a_model_does_not_import_pytorchs_compiler():
+    """Which takes a second, on some machines several, in every process."""
+    code = "import swinir, sys; swinir.Upscaler(device='cpu'); assert 'torch._dynamo' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.gpu
 def test_on_a_gpu_tiles_are_halved_until_memory_holds_them():
     model, x = network(embed_dim=60, num_heads=(6, 6)), torch.rand(1, 3, 1000, 900)
