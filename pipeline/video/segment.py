@@ -31,7 +31,7 @@ from pipeline.video.timeline import Timeline
 from pipeline.video.turn import turned
 from swinir.colour import alpha_of, planes_to_rgb, rgb_to_planes
 from swinir.device import place_for
-from swinir.gpu.transfer import fetching, sent
+from swinir.gpu.transfer import Beside, fetching, sent
 from swinir.resize import resample, resize
 from swinir.reuse import TileMemory
 from swinir.spec import ModelSpec
@@ -66,6 +66,9 @@ class SegmentRunner:
         self._job, self._upscaler = workload, upscaler
         self._pts = pictures(workload.timeline, workload.plan.deinterlace).pts
         self._model_lock = threading.Lock()
+        self._beside = Beside(upscaler.device)
+        # On a CPU the same: PyTorch has all its cores in either.
+        self._colour_lock = threading.Lock() if upscaler.device.type == "cuda" else self._model_lock
 
     def run(self, unit: Unit, attempt: str) -> Generator[int, None, dict[str, Any]]:
         """Yields frames done; returns where the packets are and what they are."""
@@ -152,10 +155,14 @@ class SegmentRunner:
 
     def _upscale(self, planes: list[Tensor], index: int, memory: TileMemory | None) -> list[Tensor]:
         encode, source, target = self._job.plan.encode, self._job.plan.source_layout, self._job.plan.target_layout
-        planes = sent(planes, place_for(encode.width * encode.height, self._upscaler.device))
+        place, beside = place_for(encode.width * encode.height, self._upscaler.device), self._beside
+        with self._colour_lock, torch.inference_mode(), beside.current():
+            planes = sent(planes, place)
+            small = planes_to_rgb(planes, source)
         with self._model_lock, torch.inference_mode():
-            rgb = turned(self._upscaler.upscale(planes_to_rgb(planes, source)[None], memory)[0], encode.turn)
-            rgb = resample(rgb, encode.height, encode.width)
+            large = beside.taken_back(self._upscaler.upscale(beside.given(small)[None], memory)[0])
+        with self._colour_lock, torch.inference_mode(), beside.current():
+            rgb = resample(turned(large, encode.turn), encode.height, encode.width)
             alpha = alpha_of(planes, source) if target.alpha else None
             if alpha is not None:
                 alpha = resample(turned(self._larger_alpha(alpha), encode.turn), encode.height, encode.width)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 import torch
 from torch import Tensor
@@ -29,6 +29,38 @@ def sent(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     if device.type != "cuda":
         return [tensor.to(device) for tensor in tensors]
     return [tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors]
+
+
+class Beside:
+    """A stream of a CUDA device for what is done to pictures before and after a model, which computes others meanwhile.
+
+    On another device all is done as it comes. For several threads that share the model's stream, one at a time.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+
+    def current(self) -> AbstractContextManager[object]:
+        """What is computed in the block comes after all that was so before, and after what was ``taken_back``."""
+        return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+
+    def given(self, x: Tensor) -> Tensor:
+        """``x``, which was computed here, for the current stream, which waits for it."""
+        if self._stream is not None and x.is_cuda:
+            _handed(x, self._stream, torch.cuda.current_stream(self._device))
+        return x
+
+    def taken_back(self, x: Tensor) -> Tensor:
+        """``x``, of the current stream, for what is computed here after it."""
+        if self._stream is not None and x.is_cuda:
+            _handed(x, torch.cuda.current_stream(self._device), self._stream)
+        return x
+
+
+def _handed(x: Tensor, giver: torch.cuda.Stream, taker: torch.cuda.Stream) -> None:
+    taker.wait_stream(giver)
+    x.record_stream(taker)  # or its memory would be given away before
 
 
 def fetching(tensors: Sequence[Tensor]) -> Callable[[], list[Tensor]]:

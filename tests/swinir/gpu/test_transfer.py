@@ -1,9 +1,13 @@
 """Tensors come back from where they were sent as they were."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
+from torch import Tensor
 
-from swinir.gpu.transfer import fetching, sent
+from swinir.gpu.transfer import Beside, fetching, sent
 
 CPU = torch.device("cpu")
 
@@ -31,3 +35,22 @@ def test_what_is_fetched_is_what_was_computed_before():
     del x
     torch.rand(4096, 4096, device="cuda")  # which may take over its memory
     assert torch.equal(wait()[0], truth)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_threads_that_work_beside_a_model_get_what_one_alone_gets(device):
+    """Large enough for a device to be behind its callers, and with memory that is given away as soon as it may be."""
+    beside, lock, colours = Beside(torch.device(device)), threading.Lock(), threading.Lock()
+    weight = torch.rand(2048, 2048, device=device) / 2048
+
+    def made(number: int) -> Tensor:
+        with colours, beside.current():
+            x = sent([torch.full((2048, 2048), float(number))], torch.device(device))[0] + 1
+        with lock:
+            y = beside.taken_back(beside.given(x) @ weight @ weight)
+        with colours, beside.current():
+            return fetching([y * 2])()[0]
+
+    alone = [made(number) for number in range(12)]
+    with ThreadPoolExecutor(4) as pool:
+        assert all(map(torch.equal, alone, pool.map(made, range(12))))
