@@ -22,6 +22,7 @@ import ray.exceptions
 from pipeline.driver import Died, Event, Opened, Outcome, Placed, Reported, RunOptions, Signal, run_on_pool
 from pipeline.errors import ConfigError
 from pipeline.ledger import Ledger
+from pipeline.sizing import plan_workers
 from pipeline.units import Cause, Unit, Workload
 from pipeline.worker import Failed, Worker, one_line
 
@@ -147,37 +148,6 @@ def _shipped_code(task: object) -> dict[str, Any]:
     return {"runtime_env": {"py_modules": folders, "excludes": ["__pycache__"]}}
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerPlan:
-    """What each worker asks of Ray, and how many there may be."""
-
-    num_gpus: int
-    num_cpus: float
-    num_threads: int
-    max_workers: int
-
-
-def plan_workers(nodes: list[dict[str, float]], options: RunOptions, grows: bool) -> WorkerPlan:
-    """Size the workers for a cluster whose nodes have these resources ("CPU", "GPU").
-
-    On a cluster that may grow there is room for one more than it has: a worker that waits for a machine is the demand that
-    makes Ray's autoscaler add one.
-    """
-    num_gpus = int(sum(node.get("GPU", 0) for node in nodes))
-    if options.device == "cuda" or (options.device == "auto" and num_gpus):
-        if not num_gpus and not grows:
-            raise ConfigError("there is no CUDA device on this machine; use --device cpu, or --address to join a cluster")
-        shares = [node.get("CPU", 0) / node["GPU"] for node in nodes if node.get("GPU")]
-        share = min(shares, default=1.0)
-        return WorkerPlan(1, min(1.0, float(int(share))), max(1, int(share)), options.num_workers or num_gpus + grows)
-    cpus = [int(node.get("CPU", 0)) for node in nodes]
-    if options.num_workers and not grows:
-        share = max(cpus, default=1) / options.num_workers
-        return WorkerPlan(0, float(int(share)) if share >= 1 else share, max(1, int(share)), options.num_workers)
-    size = max(1, min(options.cpus_per_worker, max(cpus, default=1)))
-    return WorkerPlan(0, float(size), size, options.num_workers or max(1, sum(n // size for n in cpus)) + grows)
-
-
 @dataclass(slots=True)
 class _Actor:
     handle: Any
@@ -194,12 +164,16 @@ class _RayPool:
         self._grows = grows
         self._actors: dict[int, _Actor] = {}
         self._plan = plan_workers(nodes(), options, grows)
+        self._depth = self._plan.depth  # the scheduler asks once, and an actor's number of threads stays what it is
         self._planned = time.monotonic()
 
     def max_workers(self) -> int:
         if time.monotonic() - self._planned > _REFRESH_S and self._grows:
             self._plan, self._planned = plan_workers(nodes(), self._options, self._grows), time.monotonic()
         return self._plan.max_workers
+
+    def depth(self) -> int:
+        return self._depth
 
     def start(self, worker: int) -> None:
         plan = self._plan
@@ -210,7 +184,7 @@ class _RayPool:
             .options(
                 num_gpus=plan.num_gpus,
                 num_cpus=plan.num_cpus,
-                max_concurrency=self._options.depth + 1,
+                max_concurrency=self._depth + 1,
                 max_restarts=0,
                 max_task_retries=0,
                 **environment,

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from pipeline.units import Unit
 
+OVERLAPPING = 2  # units in flight per worker, at least: while one is read or stored, another is computed
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    depth: int = 2  # units in flight per worker
+    depth: int = OVERLAPPING
     stall_s: float = 900.0  # silence after which a worker is taken to hang
     max_attempts: int = 3  # failures of one unit before it is given up
     backoff_s: float = 1.0  # wait before the second attempt; doubles with each further one

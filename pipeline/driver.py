@@ -26,7 +26,8 @@ class RunOptions:
     num_workers: int | None = None  # None: one per accelerator, or as many as the CPU cores feed
     device: Literal["auto", "cpu", "cuda"] = "auto"
     address: str | None = None  # of a Ray cluster: "auto" or host:port; None starts Ray on this machine
-    depth: int = 2  # units in flight per worker
+    unit_cpus: int | None = None  # that a unit can keep busy beside a GPU; None: so many that two units are enough
+    unit_bytes: int = 1  # of memory that a unit takes
     stall_s: float = 900.0  # silence after which a worker is killed
     max_attempts: int = 3  # of one unit
     backoff_s: float = 1.0  # before its second attempt; doubles
@@ -98,6 +99,10 @@ class Pool(Protocol):
     """Worker processes, by number. ``kill`` is final and silent: nothing is heard of that worker again."""
 
     def max_workers(self) -> int: ...
+    def depth(self) -> int:
+        """Units in flight per worker."""
+        ...
+
     def start(self, worker: int) -> None: ...
     def kill(self, worker: int) -> None: ...
     def assign(self, worker: int, unit: Unit) -> None: ...
@@ -149,7 +154,7 @@ class _Run:
         self._innocent: set[str] = set()
         self._num_items: dict[str, int] = {}  # of the units that were assigned
         policy = Policy(
-            depth=options.depth,
+            depth=pool.depth(),
             stall_s=options.stall_s,
             max_attempts=options.max_attempts,
             backoff_s=options.backoff_s,

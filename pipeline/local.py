@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterable
 
+from pipeline.commands import OVERLAPPING
 from pipeline.driver import Event, Opened, Outcome, Placed, Reported, RunOptions, Signal, run_on_pool
 from pipeline.ledger import Ledger
 from pipeline.stages import ahead
@@ -38,6 +39,9 @@ class _LocalPool:
 
     def max_workers(self) -> int:
         return 1
+
+    def depth(self) -> int:
+        return OVERLAPPING
 
     def start(self, worker: int) -> None:
         self._number, self._worker = worker, Worker(self._workload, self._ledger, num_threads=None)

@@ -12,9 +12,10 @@ from typing import Any
 
 from ray.util.queue import Empty, Queue
 
-from pipeline.cluster import WorkerPlan, connected, describe_death, nodes, plan_workers
+from pipeline.cluster import connected, describe_death, nodes
 from pipeline.driver import RunOptions
 from pipeline.errors import ConfigError, OutputError, UpscaleError
+from pipeline.sizing import WorkerPlan, plan_workers
 from pipeline.worker import one_line
 
 Loop = Callable[[str, Callable[[str], None]], Any]

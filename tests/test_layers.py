@@ -32,7 +32,8 @@ EXCEPTIONS = {
 # Each module of pipeline/ imports only those before it.
 ORDER = [
     "errors", "config", "retry", "folders", "storage", "inputs", "units", "ledger", "commands", "backlog", "pool", "scheduler",
-    "worker", "driver", "stages", "preflight", "report", "local", "cluster", "training", "dataset.patterns", "dataset.reading",
+    "worker", "driver", "stages", "preflight", "report", "local", "sizing", "cluster", "training",
+    "dataset.patterns", "dataset.reading",
     "dataset.walking", "dataset.listing", "dataset.tar", "dataset.parquet", "dataset.sources", "dataset.ahead",
     "dataset.shards", "dataset.exif", "dataset.deep", "dataset.png", "dataset.picture", "dataset.segments", "dataset.colours",
     "dataset.animation", "dataset.metadata", "dataset.formats", "dataset.images", "dataset.pixels", "dataset.encoding",

@@ -27,6 +27,11 @@ from swinir.colour import PlaneLayout
 # has just seen the first few, it chooses as in the middle of a video, and segments join without a dip in quality.
 NUM_PRIMERS = {"libx264": 8}
 
+# Frames of which a unit has the memory, at most: what its encoder looks ahead and refers to, by its slowest presets (measured,
+# 4 threads), and those that wait for it.
+FRAMES_HELD = {"libx264": 300, "libx265": 250, "libsvtav1": 450}
+FEW_FRAMES = 60
+
 DECODERS = {"libx264": "h264", "libx265": "hevc", "libsvtav1": "libdav1d", "ffv1": "ffv1", "png": "png"}
 
 MOST_FRAMES_PER_SECOND = {"libsvtav1": 240}
@@ -87,6 +92,12 @@ def check_encoder(spec: EncodeSpec) -> None:
     except (av.error.FFmpegError, ValueError) as error:
         settings = f"--preset {spec.preset} --crf {spec.crf} {spec.width}x{spec.height} {spec.pix_fmt}"
         raise ConfigError(f"{spec.codec} refuses {settings}; see the encoder's documentation for what it takes") from error
+
+
+def held_bytes(spec: EncodeSpec) -> int:
+    """Memory that a segment takes while it is encoded, at most."""
+    frame = spec.width * spec.height * av.VideoFormat(spec.pix_fmt).padded_bits_per_pixel // 8
+    return FRAMES_HELD.get(spec.codec, FEW_FRAMES) * frame
 
 
 class SegmentEncoder:

@@ -33,6 +33,7 @@ from pipeline.video.destination import (
     refuse_foreign,
     work_of,
 )
+from pipeline.video.encode import held_bytes
 from pipeline.video.pictures import size_bytes, verify_pictures, write_pictures
 from pipeline.video.prepare import Prepared, hold_streams, job_digest, prepare
 from pipeline.video.segment import SegmentWorkload
@@ -115,8 +116,9 @@ def run_and_join(job: Prepared, run: Ledger, target: Path, run_units: RunUnits, 
         job.config.reuse_within, run.store,
     )  # fmt: skip
     options = RunOptions(
-        num_workers=job.config.workers, device=job.config.device, address=job.config.address, stall_s=job.config.stall_seconds
-    )
+        num_workers=job.config.workers, device=job.config.device, address=job.config.address, stall_s=job.config.stall_seconds,
+        unit_cpus=job.config.encoder_threads, unit_bytes=held_bytes(job.plan.encode),
+    )  # fmt: skip
     before = set(run.committed())
     while True:
         listener.phase("upscaling", len(job.pictures))

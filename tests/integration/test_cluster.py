@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from pipeline.cluster import describe_death, is_node_loss, plan_workers, run_units
+from pipeline.cluster import describe_death, is_node_loss, run_units
 from pipeline.driver import Event, Outcome, RunOptions
 from pipeline.errors import ConfigError, OutputError
 from pipeline.ledger import Ledger
@@ -202,31 +202,6 @@ def test_an_address_where_nobody_listens_is_said_at_once(store: Store, monkeypat
     with pytest.raises(ConfigError, match=f"cannot join the Ray cluster at {address}: .*refused; is `ray start --head`"):
         run(store, [], RunOptions(address=address))
     assert time.monotonic() - started < 15
-
-
-@pytest.mark.parametrize(
-    ("nodes", "options", "grows", "expected"),
-    [
-        ([{"CPU": 2}], RunOptions(), False, (0, 2.0, 2, 1)),
-        ([{"CPU": 16}], RunOptions(), False, (0, 4.0, 4, 4)),
-        ([{"CPU": 16}], RunOptions(num_workers=1), False, (0, 16.0, 16, 1)),
-        ([{"CPU": 2}], RunOptions(num_workers=4), False, (0, 0.5, 1, 4)),
-        ([{"CPU": 16}, {"CPU": 6}, {"memory": 1.0}], RunOptions(), True, (0, 4.0, 4, 6)),
-        ([{"CPU": 16, "GPU": 2}], RunOptions(), False, (1, 1.0, 8, 2)),
-        ([{"CPU": 16, "GPU": 2}, {"CPU": 4, "GPU": 1}], RunOptions(), True, (1, 1.0, 4, 4)),
-        ([{"CPU": 16, "GPU": 2}], RunOptions(device="cpu"), False, (0, 4.0, 4, 4)),
-        ([{"CPU": 16}], RunOptions(device="cuda", num_workers=8), True, (1, 1.0, 1, 8)),
-        ([{"GPU": 1}], RunOptions(), False, (1, 0.0, 1, 1)),
-    ],
-)
-def test_workers_are_sized_to_the_machines(nodes, options, grows, expected) -> None:
-    plan = plan_workers(nodes, options, grows)
-    assert (plan.num_gpus, plan.num_cpus, plan.num_threads, plan.max_workers) == expected
-
-
-def test_no_gpu_where_one_is_demanded_is_said_at_once() -> None:
-    with pytest.raises(ConfigError, match="there is no CUDA device on this machine; use --device cpu"):
-        plan_workers([{"CPU": 2}], RunOptions(device="cuda"), False)
 
 
 @pytest.mark.parametrize(("reason", "attempts"), [("The current node timed out during startup. This", 3), ("no shm", 1)])

@@ -19,7 +19,7 @@ import torch
 from pipeline import local
 from pipeline.driver import Outcome
 from pipeline.errors import ConfigError, InterruptedRunError, MediaError, OutputError
-from pipeline.video.encode import SegmentEncoder
+from pipeline.video.encode import SegmentEncoder, held_bytes
 from pipeline.video.packets import read_packets
 from pipeline.video.plan import EncodeSpec
 from swinir.checkpoint import random_state, to_bytes
@@ -367,6 +367,24 @@ def test_h264_gives_the_same_bytes_again(tmp_path: Path) -> None:
         encoder.finish()
         results.add(b"".join(packet.data for packet in read_packets(tmp_path / f"{run}.arrow")))
     assert len(results) == 1
+
+
+def test_a_segment_says_what_it_takes_of_a_machine(tmp_path: Path, job) -> None:
+    source = write_video(tmp_path / "in.mp4", 12, options=H264)
+    said = []
+
+    def run(units, workload, ledger, options, on_event):
+        said.append((options.unit_cpus, options.unit_bytes))
+        return local.run_units(units, workload, ledger, options, on_event)
+
+    job(source, tmp_path / "a.mkv", run_units=run, encoder_threads=3)
+    job(source, tmp_path / "b.mkv", run_units=run, pix_fmt="yuv444p10le")
+    (cpus, held), (_, held_of_444_in_two_bytes) = said
+    assert cpus == 3
+    assert held_of_444_in_two_bytes == 4 * held
+    assert (
+        held_bytes(EncodeSpec("libx264", "yuv420p", 3840, 2160, "1/25", "25", None, 0, 2, 2, 2, 16.0, "medium", 4, True)) > 3e9
+    )
 
 
 def test_a_disk_that_fills_up_leaves_nothing_and_resumes(tmp_path: Path, job) -> None:

@@ -1,0 +1,45 @@
+"""How many workers a cluster has room for, what each asks for, and how many units it works at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.commands import OVERLAPPING
+from pipeline.driver import RunOptions
+from pipeline.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPlan:
+    """What each worker asks of Ray, how many there may be, and how many units each has in flight."""
+
+    num_gpus: int
+    num_cpus: float
+    num_threads: int
+    max_workers: int
+    depth: int = OVERLAPPING
+
+
+def plan_workers(nodes: list[dict[str, float]], options: RunOptions, grows: bool) -> WorkerPlan:
+    """Size the workers for a cluster whose nodes have these resources ("CPU", "GPU", "memory").
+
+    On a cluster that may grow there is room for one more than it has: a worker that waits for a machine is the demand that
+    makes Ray's autoscaler add one. A GPU has as many units in flight as its share of a machine feeds; without one the model
+    takes all cores.
+    """
+    num_gpus = int(sum(node.get("GPU", 0) for node in nodes))
+    if options.device == "cuda" or (options.device == "auto" and num_gpus):
+        if not num_gpus and not grows:
+            raise ConfigError("there is no CUDA device on this machine; use --device cpu, or --address to join a cluster")
+        holders = [node for node in nodes if node.get("GPU")]
+        share, memory = (min((node.get(of, 0) / node["GPU"] for node in holders), default=1.0) for of in ("CPU", "memory"))
+        depth = OVERLAPPING
+        if options.unit_cpus:
+            depth = max(depth, int(min(share // options.unit_cpus, memory // options.unit_bytes)))
+        return WorkerPlan(1, min(1.0, float(int(share))), max(1, int(share)), options.num_workers or num_gpus + grows, depth)
+    cpus = [int(node.get("CPU", 0)) for node in nodes]
+    if options.num_workers and not grows:
+        share = max(cpus, default=1) / options.num_workers
+        return WorkerPlan(0, float(int(share)) if share >= 1 else share, max(1, int(share)), options.num_workers)
+    size = max(1, min(options.cpus_per_worker, max(cpus, default=1)))
+    return WorkerPlan(0, float(size), size, options.num_workers or max(1, sum(n // size for n in cpus)) + grows)
