@@ -21,7 +21,7 @@ from pipeline.dataset.planning import CRASHED, mark_of, plan, with_crashed
 from pipeline.dataset.shards import LISTS, read_list
 from pipeline.dataset.superseded import superseded
 from pipeline.dataset.walking import readable
-from pipeline.dataset.workload import ROWS, ShardWorkload
+from pipeline.dataset.workload import CODEC_THREADS, ROWS, UNIT_BYTES, ShardWorkload
 from pipeline.driver import Event, Outcome, RunOptions
 from pipeline.errors import ConfigError, InterruptedRunError, MediaError, OutputError
 from pipeline.ledger import Ledger
@@ -157,7 +157,10 @@ def run(
     found to be deadly: its files do not tell how it was come by.
     """
     config = workload.config
-    options = RunOptions(num_workers=config.workers, device=config.device, address=config.address, stall_s=config.stall_seconds)
+    options = RunOptions(
+        num_workers=config.workers, device=config.device, address=config.address, stall_s=config.stall_seconds,
+        unit_cpus=CODEC_THREADS, unit_bytes=UNIT_BYTES,
+    )  # fmt: skip
     whole = {unit.spec["list"]: unit for unit in units}
     records = {unit.id: before[unit.id] for unit in units if unit.id in before}
     discarded = json.loads(workload.work.read(DISCARDED)) if workload.work.exists(DISCARDED) else []

@@ -47,6 +47,7 @@ CODEC_THREADS = 4
 GPU_BATCH = 8
 ROWS = "rows"
 QUEUE_BYTES = 256 << 20  # of pixels that wait between two stages, or one picture
+UNIT_BYTES = 4 * QUEUE_BYTES  # of two queues, of files on their way in and out, and of what is worked at
 PARTS = 16  # of a shard that a picture kills; each costs far less than another death
 EMPTY: Mapping[int, str] = MappingProxyType({})
 
