@@ -39,7 +39,9 @@ class TritonSwinIR(SwinIR):
         window, kind = self.config.window_size, DirectBlock if attention.direct else PackedBlock
         assert fits(self.config) or not attention.direct
         self._plain = (rounded,)  # not as a part of this network
-        self._first = First(network.conv_first, network.patch_embed.norm, "ieee" if dtype == torch.float32 else "tf32x3")
+        precision = "ieee" if dtype == torch.float32 else "tf32x3"
+        after = last_bias(network.conv_after_body)
+        self._first = First(network.conv_first, network.patch_embed.norm, after, precision)
         self.groups: list[tuple[list[PackedBlock], nn.Module, Join]] = []
         for i, (exact, group) in enumerate(zip(network.layers, rounded.layers, strict=True), 1):
             blocks: Any = exact.residual_group.blocks  # type: ignore[union-attr]
@@ -47,9 +49,8 @@ class TritonSwinIR(SwinIR):
             conv, bias = widened(group.conv, self._dim, self.width), last_bias(exact.conv)  # type: ignore[arg-type]
             join = Join(bias, network.norm if i == len(network.layers) else None)
             self.groups.append((packed_blocks, unbiased(conv), join))
-        conv, bias = widened(rounded.conv_after_body, self._dim, self.width), last_bias(network.conv_after_body)
+        conv = widened(rounded.conv_after_body, self._dim, self.width)
         self._modules = self._modules | {"conv_after_body": unbiased(conv)}
-        self._leave = Join(bias)
         # What PyTorch multiplies for a head in float32 on a GPU, it first rounds to TF32, of as many digits as float16.
         self._features_dtype = torch.float32 if dtype == torch.float32 else torch.float16
         self._last: Last | None = None
@@ -72,12 +73,11 @@ class TritonSwinIR(SwinIR):
         """With its channels padded."""
         batch, _, height, width = x.shape
         # Channels last all the way, so that nothing is copied to change the layout.
-        shallow_BHWC = x.new_empty((batch, height, width, self._dim))
         x_BHWC = x.new_empty((batch, height, width, self.width), dtype=self.norm.weight.dtype)
         y_BHWC = torch.empty_like(x_BHWC)
         # Triton launches on the current device, wherever the tensors are.
         with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
-            self._first(x, shallow_BHWC, x_BHWC)
+            self._first(x, x_BHWC)
             for blocks, conv, join in self.groups:
                 before = x_BHWC
                 for block in blocks:
@@ -85,9 +85,10 @@ class TritonSwinIR(SwinIR):
                     if self.mlp:
                         block.mix(y_BHWC, self.mlp)
                     before = y_BHWC
-                join(x_BHWC, channels_last(conv(y_BHWC.permute(0, 3, 1, 2))), x_BHWC)
+                join(x_BHWC, channels_last(conv(y_BHWC.permute(0, 3, 1, 2))))
             features_BHWC = y_BHWC.view(self._features_dtype)  # of as many bytes, and y is done with
-            self._leave(shallow_BHWC, channels_last(self.conv_after_body(x_BHWC.permute(0, 3, 1, 2))), features_BHWC)
+            # The shallow features a second time: in float32 they would be more to write and read than all else here.
+            self._first.again(x, channels_last(self.conv_after_body(x_BHWC.permute(0, 3, 1, 2))), features_BHWC)
         return features_BHWC.permute(0, 3, 1, 2)
 
     def _head(self, features: Tensor, x: Tensor) -> Tensor:
@@ -99,28 +100,40 @@ class TritonSwinIR(SwinIR):
 
 
 class First:
-    """The first convolution and the LayerNorm behind it, as ``first_kernel`` reads them: padded, in float32."""
+    """The first convolution, the LayerNorm behind it and the bias behind the body, as ``first_kernel`` reads them: padded, in
+    float32.
+    """
 
     @torch.no_grad()
-    def __init__(self, conv: nn.Conv2d, norm: nn.LayerNorm, precision: str) -> None:
-        from swinir.gpu.ends import first_kernel
+    def __init__(self, conv: nn.Conv2d, norm: nn.LayerNorm, after: Tensor, precision: str) -> None:
+        from swinir.gpu.ends import again_kernel, first_kernel
 
-        self._kernel, self._eps, self._precision = first_kernel, norm.eps, precision
-        dim, self._chans = conv.weight.shape[:2]
-        self._parts, factors = parts(dim + ONES), 9 * self._chans
+        self._kernel, self._again, self._eps, self._precision = first_kernel, again_kernel, norm.eps, precision
+        self._dim, self._chans = conv.weight.shape[:2]
+        self._parts, factors = parts(self._dim + ONES), 9 * self._chans
         self._factors = power_of_two(factors)
-        more = sum(self._parts) - dim
-        self._weight = F.pad(conv.weight.reshape(dim, factors).T, (0, more, 0, self._factors - factors)).contiguous()
-        self._bias = F.pad(torch.stack([last_bias(conv), norm.weight, norm.bias]), (0, more))
+        more = sum(self._parts) - self._dim
+        self._weight = F.pad(conv.weight.reshape(self._dim, factors).T, (0, more, 0, self._factors - factors)).contiguous()
+        self._bias = F.pad(torch.stack([last_bias(conv), norm.weight, norm.bias, after]), (0, more))
 
-    def __call__(self, x_BSHW: Tensor, shallow_BHWC: Tensor, out_BHWC: Tensor) -> None:
-        """(B, S, H, W) float32 through the convolution into ``shallow``, and on through the norm into ``out``, a padded one."""
+    def __call__(self, x_BSHW: Tensor, out_BHWC: Tensor) -> None:
+        """(B, S, H, W) float32 through the convolution and the norm into ``out``, a padded one."""
         batch, _, height, width = x_BSHW.shape
         c, more = self._parts
         self._kernel[height, -(-width // PIXELS), batch](
-            x_BSHW.contiguous(), self._weight, self._bias, shallow_BHWC, out_BHWC, height, width,
-            S=self._chans, P=self._factors, DIM=shallow_BHWC.shape[3], EPS=self._eps, C_PAD=c, C_MORE=more, BLOCK=PIXELS,
+            x_BSHW.contiguous(), self._weight, self._bias, out_BHWC, height, width,
+            S=self._chans, P=self._factors, DIM=self._dim, EPS=self._eps, C_PAD=c, C_MORE=more, BLOCK=PIXELS,
             PRECISION=self._precision, num_warps=4,
+        )  # fmt: skip
+
+    def again(self, x_BSHW: Tensor, y_BHWC: Tensor, out_BHWC: Tensor) -> None:
+        """(B, S, H, W) float32 through the convolution, + ``after`` + ``y``, a padded one, into ``out``, another."""
+        batch, _, height, width = x_BSHW.shape
+        c, more = self._parts
+        self._again[height, -(-width // PIXELS), batch](
+            x_BSHW.contiguous(), self._weight, self._bias, y_BHWC, out_BHWC, height, width,
+            S=self._chans, P=self._factors, ALL=c + more, CHUNK=min(more or c, 64), BLOCK=PIXELS, PRECISION=self._precision,
+            num_warps=4,
         )  # fmt: skip
 
 
@@ -174,14 +187,13 @@ class Join:
         rows = torch.stack([bias, norm.weight, norm.bias] if norm else [bias])
         self._bias = F.pad(rows, (0, sum(self._parts) - self.dim))
 
-    def __call__(self, x_BHWC: Tensor, y_BHWC: Tensor, out_BHWC: Tensor) -> None:
-        """``x`` + bias + ``y``, a padded one, through the norm, into ``out``, which may be ``x``; all contiguous."""
+    def __call__(self, x_BHWC: Tensor, y_BHWC: Tensor) -> None:
+        """``x`` becomes ``x`` + bias + ``y``, through the norm; both padded and contiguous."""
         c, more = self._parts
         num_tokens, block = x_BHWC.shape[:3].numel(), max(1, JOINED // c)
         self._kernel[(-(-num_tokens // block),)](
-            x_BHWC, y_BHWC, self._bias, out_BHWC, num_tokens,
-            DIM=self.dim, EPS=self._eps, C_PAD=c, C_MORE=more, BLOCK=block, X_ROW=x_BHWC.shape[3], OUT_ROW=out_BHWC.shape[3],
-            NORM=self._norm, num_warps=4,
+            x_BHWC, y_BHWC, self._bias, num_tokens,
+            DIM=self.dim, EPS=self._eps, C_PAD=c, C_MORE=more, BLOCK=block, NORM=self._norm, num_warps=4,
         )  # fmt: skip
 
 

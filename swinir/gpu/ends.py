@@ -15,81 +15,92 @@ from swinir.gpu.kernels import standard
 
 
 @triton.jit
-def part_of_rows(x_TC, token_L, inside_L, ROW: tl.constexpr, FIRST: tl.constexpr, NUM: tl.constexpr):
-    """Where NUM channels of rows of ROW lie, and which are there: no more is asked than must be, for loads of 16 bytes."""
-    channel = FIRST + tl.arange(0, NUM)
-    inside = inside_L[:, None]
-    if ROW < FIRST + NUM:
-        inside = inside & (channel < ROW)[None, :]
-    return x_TC + token_L[:, None] * ROW + channel[None, :], inside
+def row_of(rows_RC, ROW: tl.constexpr, ALL: tl.constexpr, FIRST: tl.constexpr, NUM: tl.constexpr):
+    """NUM channels of a bias or of a gain, for all tokens."""
+    return tl.load(rows_RC + ROW * ALL + FIRST + tl.arange(0, NUM))[None, :]
 
 
 @triton.jit
-def joined(
-    x_TC, y_TC, bias_3C, token_L, inside_L,
-    ROW: tl.constexpr, ALL: tl.constexpr, FIRST: tl.constexpr, NUM: tl.constexpr,
-):  # fmt: skip
-    """x + bias + y, of NUM channels."""
-    places, inside = part_of_rows(x_TC, token_L, inside_L, ROW, FIRST, NUM)
-    x = tl.load(places, inside, 0.0).to(tl.float32) + tl.load(bias_3C + FIRST + tl.arange(0, NUM))[None, :]
-    places, inside = part_of_rows(y_TC, token_L, inside_L, ALL, FIRST, NUM)
-    return x + tl.load(places, inside, 0.0).to(tl.float32)
+def part_of(x_TC, token_L, inside_L, ALL: tl.constexpr, FIRST: tl.constexpr, NUM: tl.constexpr):
+    """NUM channels of tokens, in float32."""
+    places = token_L[:, None] * ALL + FIRST + tl.arange(0, NUM)[None, :]
+    return tl.load(x_TC + places, inside_L[:, None], 0.0).to(tl.float32)
 
 
 @triton.jit
 def put(
-    out_TC, token_L, inside_L, x, bias_3C,
-    ROW: tl.constexpr, ALL: tl.constexpr, NORM: tl.constexpr, FIRST: tl.constexpr, NUM: tl.constexpr,
+    out_TC, token_L, inside_L, x, rows_RC, ALL: tl.constexpr, NORM: tl.constexpr, FIRST: tl.constexpr, NUM: tl.constexpr
 ):  # fmt: skip
     """Writes NUM channels, if NORM with its gain and bias."""
     if NORM:
-        channel = FIRST + tl.arange(0, NUM)
-        x = x * tl.load(bias_3C + ALL + channel)[None, :] + tl.load(bias_3C + 2 * ALL + channel)[None, :]
-    places, inside = part_of_rows(out_TC, token_L, inside_L, ROW, FIRST, NUM)
-    tl.store(places, x.to(out_TC.dtype.element_ty), inside)
+        x = x * row_of(rows_RC, 1, ALL, FIRST, NUM) + row_of(rows_RC, 2, ALL, FIRST, NUM)
+    places = token_L[:, None] * ALL + FIRST + tl.arange(0, NUM)[None, :]
+    tl.store(out_TC + places, x.to(out_TC.dtype.element_ty), inside_L[:, None])
 
 
 @triton.jit
-def products(
-    x_LP, weight_PC, P: tl.constexpr, FIRST: tl.constexpr, NUM: tl.constexpr, ALL: tl.constexpr, PRECISION: tl.constexpr
+def factors_of(x_BSHW, row, col_L, image, height, width, S: tl.constexpr, P: tl.constexpr):
+    """(L, P): what the first convolution, of S colours by 3 x 3, multiplies for pixels of a row."""
+    factor = tl.arange(0, P)
+    y, x_LP = row + factor // 3 % 3 - 1, col_L[:, None] + (factor % 3 - 1)[None, :]
+    there = ((factor < S * 9) & (y >= 0) & (y < height))[None, :] & (x_LP >= 0) & (x_LP < width)
+    plane = x_BSHW + image.to(tl.int64) * S * height * width
+    return tl.load(plane + ((factor // 9 * height + y) * width)[None, :] + x_LP, there, 0.0)
+
+
+@triton.jit
+def shallow(
+    x_LP, weight_PC, bias_4C, P: tl.constexpr, ALL: tl.constexpr, FIRST: tl.constexpr, NUM: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """With NUM columns of a weight."""
+    """NUM channels of the first convolution."""
     weight = tl.load(weight_PC + tl.arange(0, P)[:, None] * ALL + FIRST + tl.arange(0, NUM)[None, :])
-    return tl.dot(x_LP, weight, input_precision=PRECISION)
+    return tl.dot(x_LP, weight, input_precision=PRECISION) + row_of(bias_4C, 0, ALL, FIRST, NUM)
 
 
 @triton.jit(do_not_specialize=["height", "width"])
 def first_kernel(
-    x_BSHW, weight_PC, bias_3C, shallow_TC, out_TC, height, width,
+    x_BSHW, weight_PC, bias_4C, out_TC, height, width,
     S: tl.constexpr, P: tl.constexpr, DIM: tl.constexpr, EPS: tl.constexpr, C_PAD: tl.constexpr, C_MORE: tl.constexpr,
     BLOCK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The first convolution, of S colours by 3 x 3, for BLOCK pixels of a row; shallow, and through a LayerNorm, padded, out.
+    """The first convolution and a LayerNorm for BLOCK pixels of a row.
 
-    P is S * 9 or somewhat more. The grid is rows, parts of a row, images. ``bias_3C`` is as in ``join_kernel``.
+    P is S * 9 or somewhat more. The grid is rows, parts of a row, images. ``bias_4C`` holds the bias, gain and bias of the
+    LayerNorm, and what is for ``again_kernel``.
     """
     ALL: tl.constexpr = C_PAD + C_MORE
     row, image = tl.program_id(0), tl.program_id(2)
-    col_L, factor = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK), tl.arange(0, P)
-    inside_L = col_L < width
-    y, x_LP = row + factor // 3 % 3 - 1, col_L[:, None] + (factor % 3 - 1)[None, :]
-    there = ((factor < S * 9) & (y >= 0) & (y < height))[None, :] & (x_LP >= 0) & (x_LP < width)
-    plane = x_BSHW + image.to(tl.int64) * S * height * width
-    x_LP = tl.load(plane + ((factor // 9 * height + y) * width)[None, :] + x_LP, there, 0.0)
-    first = (image.to(tl.int64) * height + row) * width
-    shallow_TC += first * DIM
-    out_TC += first * ALL
-    x = products(x_LP, weight_PC, P, 0, C_PAD, ALL, PRECISION) + tl.load(bias_3C + tl.arange(0, C_PAD))[None, :]
-    put(shallow_TC, col_L, inside_L, x, bias_3C, DIM, ALL, False, 0, C_PAD)
-    more = x
-    if C_MORE:
-        more = products(x_LP, weight_PC, P, C_PAD, C_MORE, ALL, PRECISION)
-        more += tl.load(bias_3C + C_PAD + tl.arange(0, C_MORE))[None, :]
-        put(shallow_TC, col_L, inside_L, more, bias_3C, DIM, ALL, False, C_PAD, C_MORE)
+    col_L = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    x_LP = factors_of(x_BSHW, row, col_L, image, height, width, S, P)
+    x = shallow(x_LP, weight_PC, bias_4C, P, ALL, 0, C_PAD, PRECISION)
+    more = shallow(x_LP, weight_PC, bias_4C, P, ALL, C_PAD, C_MORE, PRECISION) if C_MORE else x
     x, more = standard(x, more, DIM, EPS, C_PAD, C_MORE)
-    put(out_TC, col_L, inside_L, x, bias_3C, ALL, ALL, True, 0, C_PAD)
+    out_TC += (image.to(tl.int64) * height + row) * width * ALL
+    put(out_TC, col_L, col_L < width, x, bias_4C, ALL, True, 0, C_PAD)
     if C_MORE:
-        put(out_TC, col_L, inside_L, more, bias_3C, ALL, ALL, True, C_PAD, C_MORE)
+        put(out_TC, col_L, col_L < width, more, bias_4C, ALL, True, C_PAD, C_MORE)
+
+
+@triton.jit(do_not_specialize=["height", "width"])
+def again_kernel(
+    x_BSHW, weight_PC, bias_4C, y_TC, out_TC, height, width,
+    S: tl.constexpr, P: tl.constexpr, ALL: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """out = the first convolution + bias + y, for BLOCK pixels of a row. Of ALL channels it takes CHUNK at a time.
+
+    Grid and ``bias_4C`` are as in ``first_kernel``; the last of it is the bias of a convolution which ran without.
+    """
+    row, image = tl.program_id(0), tl.program_id(2)
+    col_L = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    x_LP = factors_of(x_BSHW, row, col_L, image, height, width, S, P)
+    first = (image.to(tl.int64) * height + row) * width * ALL
+    y_TC += first
+    out_TC += first
+    for channel in tl.static_range(0, ALL, CHUNK):
+        x = shallow(x_LP, weight_PC, bias_4C, P, ALL, channel, CHUNK, PRECISION) + row_of(bias_4C, 3, ALL, channel, CHUNK)
+        x += part_of(y_TC, col_L, col_L < width, ALL, channel, CHUNK)
+        put(out_TC, col_L, col_L < width, x, bias_4C, ALL, False, channel, CHUNK)
 
 
 @triton.jit(do_not_specialize=["height", "width"])
@@ -120,28 +131,32 @@ def last_kernel(
     tl.store(out_BSHW + places_LO, y_LO, (col_L < width)[:, None] & (out < NUM)[None, :])
 
 
+@triton.jit
+def joined(x_TC, y_TC, bias_3C, token_L, inside_L, ALL: tl.constexpr, FIRST: tl.constexpr, NUM: tl.constexpr):
+    """x + bias + y, of NUM channels."""
+    x = part_of(x_TC, token_L, inside_L, ALL, FIRST, NUM) + row_of(bias_3C, 0, ALL, FIRST, NUM)
+    return x + part_of(y_TC, token_L, inside_L, ALL, FIRST, NUM)
+
+
 @triton.jit(do_not_specialize=["num_tokens"])
 def join_kernel(
-    x_TC, y_TC, bias_3C, out_TC, num_tokens,
-    DIM: tl.constexpr, EPS: tl.constexpr, C_PAD: tl.constexpr, C_MORE: tl.constexpr, BLOCK: tl.constexpr,
-    X_ROW: tl.constexpr, OUT_ROW: tl.constexpr, NORM: tl.constexpr,
+    x_TC, y_TC, bias_3C, num_tokens,
+    DIM: tl.constexpr, EPS: tl.constexpr, C_PAD: tl.constexpr, C_MORE: tl.constexpr, BLOCK: tl.constexpr, NORM: tl.constexpr,
 ):  # fmt: skip
-    """out = x + bias + y, through a LayerNorm if NORM, for BLOCK tokens; in place too.
+    """x becomes x + bias + y, through a LayerNorm if NORM, for BLOCK tokens.
 
-    The bias is that of a convolution which ran without. Rows of x and out, X_ROW and OUT_ROW long, are padded or are not.
-    ``bias_3C`` holds the bias, and gain and bias of the LayerNorm.
+    The bias is that of a convolution which ran without. ``bias_3C`` holds it, and gain and bias of the LayerNorm.
     """
     ALL: tl.constexpr = C_PAD + C_MORE
     first = tl.program_id(0).to(tl.int64) * BLOCK
-    x_TC += first * X_ROW
+    x_TC += first * ALL
     y_TC += first * ALL
-    out_TC += first * OUT_ROW
     token_L = tl.arange(0, BLOCK)
     inside_L = first + token_L < num_tokens
-    x = joined(x_TC, y_TC, bias_3C, token_L, inside_L, X_ROW, ALL, 0, C_PAD)
-    more = joined(x_TC, y_TC, bias_3C, token_L, inside_L, X_ROW, ALL, C_PAD, C_MORE) if C_MORE else x
+    x = joined(x_TC, y_TC, bias_3C, token_L, inside_L, ALL, 0, C_PAD)
+    more = joined(x_TC, y_TC, bias_3C, token_L, inside_L, ALL, C_PAD, C_MORE) if C_MORE else x
     if NORM:
         x, more = standard(x, more, DIM, EPS, C_PAD, C_MORE)
-    put(out_TC, token_L, inside_L, x, bias_3C, OUT_ROW, ALL, NORM, 0, C_PAD)
+    put(x_TC, token_L, inside_L, x, bias_3C, ALL, NORM, 0, C_PAD)
     if C_MORE:
-        put(out_TC, token_L, inside_L, more, bias_3C, OUT_ROW, ALL, NORM, C_PAD, C_MORE)
+        put(x_TC, token_L, inside_L, more, bias_3C, ALL, NORM, C_PAD, C_MORE)

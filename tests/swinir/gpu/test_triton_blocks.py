@@ -14,7 +14,7 @@ import torch
 from tiny import GOLDENS, from_golden, network
 
 from swinir.gpu import blocks
-from swinir.gpu.blocks import Join, TritonSwinIR
+from swinir.gpu.blocks import First, Join, TritonSwinIR
 from swinir.gpu.choice import CHECKED_SIZE
 from swinir.gpu.ordered import DIRECT_LAUNCHES, fits
 from swinir.gpu.packing import LAUNCHES, Launch, parts
@@ -156,13 +156,28 @@ def test_what_lies_between_blocks_and_convolutions(dim, norm):
     join = Join(bias, layer if norm else None)
     x, y = torch.randn(2, 3, 5, 7, dim) + 3  # neither whole blocks nor whole windows
     padded, padded_y = torch.nn.functional.pad(torch.stack([x, y]), (0, more))
-    for given, out in itertools.product((x, padded), (torch.full_like(x, 9.0), torch.full_like(padded, 9.0))):
-        truth = x + bias + y
-        join(given, padded_y, out)
-        torch.testing.assert_close(out[..., :dim], layer(truth) if norm else truth, rtol=0, atol=1e-5)
+    truth = x + bias + y
+    join(padded, padded_y)
+    torch.testing.assert_close(padded[..., :dim], layer(truth) if norm else truth, rtol=0, atol=1e-5)
+    assert not padded[..., dim:].any()
+
+
+@interpreted
+@pytest.mark.parametrize(("dim", "chans"), [(12, 1), (60, 3), (62, 4), (180, 3), (240, 1)])
+def test_the_first_convolution_before_the_body_and_again_behind_it(dim, chans):
+    conv, norm = torch.nn.Conv2d(chans, dim, 3, padding=1).requires_grad_(False), torch.nn.LayerNorm(dim).requires_grad_(False)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    after, more = torch.randn(dim), sum(parts(dim + 2)) - dim
+    first = First(conv, norm, after, "ieee")
+    x, y = torch.rand(2, chans, 3, 67), torch.randn(2, 3, 67, dim)  # a part of a row is not whole
+    padded_y = torch.nn.functional.pad(y, (0, more))
+    shallow = conv(x).permute(0, 2, 3, 1)
+    out = torch.full_like(padded_y, 9.0)
+    for run, truth in (lambda: first(x, out), norm(shallow)), (lambda: first.again(x, padded_y, out), shallow + after + y):
+        run()
+        torch.testing.assert_close(out[..., :dim], truth, rtol=0, atol=1e-5)
         assert not out[..., dim:].any()
-    join(padded, padded_y, padded)
-    assert torch.equal(padded, out)
 
 
 @interpreted
