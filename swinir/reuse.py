@@ -35,10 +35,12 @@ class TileMemory:
             known: list[tuple[Tensor, Tensor] | None] = list(before[index]) if index < len(before) else []
             known += [None] * (len(tiles) - len(known))
             equal = self._equal(tiles, known)
-            computed = iter(run(new) if (new := [tile for tile, same in zip(tiles, equal, strict=True) if not same]) else [])
+            # Copies go in: what comes out may be a part of them.
+            new = [tile.clone() for tile, same in zip(tiles, equal, strict=True) if not same]
+            computed = zip(new, run(new) if new else [], strict=True)
             row: Row = []
-            for tile, old, same in zip(tiles, known, equal, strict=False):
-                row.append(old if same and old is not None else (tile.clone(), next(computed)))
+            for old, same in zip(known, equal, strict=False):
+                row.append(old if same and old is not None else next(computed))
             self._rows.append(row)
             self.num_computed += len(new)
             self.num_reused += len(tiles) - len(new)

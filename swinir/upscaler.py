@@ -196,7 +196,8 @@ class Upscaler:
         """``upscale`` for what is too large for one tensor: the same values, handed to ``store`` in bands from the top.
 
         ``x`` may hold uint8 or uint16 codes too, which become floats tile by tile. ``store`` takes the first row of a band and
-        the band (N, C, rows, W * scale), and gets all from the top again where memory ran out on the way.
+        the band (N, C, rows, W * scale), which it must not change, and gets all from the top again where memory ran out on the
+        way.
         """
         num, chans, height, width = x.shape
         if 0 in x.shape:
@@ -239,7 +240,7 @@ class Upscaler:
 
     def _run(self, tiles: list[Tensor]) -> list[Tensor]:
         """The outputs of tiles of one shape, in batches of one size whatever there is to do."""
-        stack = as_floats(torch.cat(tiles))
+        stack = as_floats(in_one(tiles))
         batches = torch.split(stack, self._together(stack))
         outputs = [self._forward(self._network, batch) for batch in batches]
         # One question to the device for the whole row; a plain baseline may pass on what is not finite. Where a value is not, a
@@ -250,7 +251,7 @@ class Upscaler:
         for index, batch in enumerate(batches):
             if not finite[index]:
                 outputs[index] = self._recompute(batch, outputs[index])
-        return list(torch.split(torch.cat(outputs), len(tiles[0])))
+        return list(torch.split(in_one(outputs), len(tiles[0])))
 
     def _together(self, tiles: Tensor) -> int:
         """How many tiles of that shape go through the network at once: large ones keep a device busy by themselves."""
@@ -282,3 +283,8 @@ class Upscaler:
         with self._lock:
             self.nonfinite_tiles += int((~damaged.isfinite().flatten(1).all(dim=1)).sum())
         return output
+
+
+def in_one(tensors: list[Tensor]) -> Tensor:
+    """One behind another; one alone as it is, since a copy of what is large takes time."""
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)

@@ -85,6 +85,16 @@ def test_a_frame_changed_in_place_afterwards_is_noticed():
     assert torch.equal(up.upscale(x, memory), up.upscale(x))
 
 
+def test_what_a_network_passes_on_as_it_is_stays_when_the_frame_changes():
+    up, memory = Upscaler.from_network(nn.Identity(), scale=1), TileMemory()
+    x = as_tensor(picture(24, 24))
+    up.upscale(x, memory)
+    same = x.clone()
+    x.mul_(0.5)
+    assert torch.equal(up.upscale(same, memory), same)
+    assert memory.num_reused == 1
+
+
 def test_near_takes_small_differences_for_none_but_they_do_not_add_up():
     up, _ = upscaler(tile=64)
     x, memory = as_tensor(picture(24, 24)), TileMemory(tolerance=1.5)

@@ -184,6 +184,22 @@ def test_the_result_can_be_changed_in_place():
     Upscaler.from_spec(tiny_spec()).upscale(torch.rand(1, 3, 8, 8)).mul_(2)
 
 
+def test_one_tile_alone_is_not_copied_and_yet_the_result_is_the_callers_own():
+    seen = []
+
+    class Watch(nn.Module):
+        def forward(self, x):
+            seen.append(x.data_ptr())
+            return x
+
+    up, x = Upscaler.from_network(Watch(), scale=1, device="cpu"), torch.rand(1, 3, 16, 24)
+    up.stream(x, lambda top, band: seen.append(band.data_ptr()))
+    assert seen == [x.data_ptr(), x.data_ptr()]
+    before = x.clone()
+    up.upscale(x).mul_(2)
+    assert torch.equal(x, before)
+
+
 def test_threads_may_share_one(small_network):
     up = Upscaler.from_spec(tiny_spec())
     frames = [picture(40, 70, seed) for seed in range(4)]
