@@ -126,16 +126,19 @@ class SwinIR(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        x = pad_to_windows(x, self.config.window_size)
+        x = self._upscaled(pad_to_windows(x, self.config.window_size))
+        return x[..., : height * self.config.upscale, : width * self.config.upscale]
+
+    def _upscaled(self, x: Tensor) -> Tensor:
+        """What becomes of the padded input."""
         x = (x - self.mean) * self.config.img_range
         features = self._features(x)
         with torch.autocast(x.device.type, enabled=False):
             x = self._head(features, x)
-        x = torch.add(self.mean, x, alpha=1 / self.config.img_range)  # in one pass over what is large
-        return x[..., : height * self.config.upscale, : width * self.config.upscale]
+        return torch.add(self.mean, x, alpha=1 / self.config.img_range)  # in one pass over what is large
 
     def _features(self, x: Tensor) -> Tensor:
-        """What the head is given, (B, C, H, W), of the padded input."""
+        """What the head is given, (B, C, H, W), of the padded input in the range of the network."""
         # Autocast, where the trainer has it on, is for the body alone: see set_body_dtype.
         with torch.autocast(x.device.type, enabled=False):
             shallow = self.conv_first(x)

@@ -39,9 +39,7 @@ class TritonSwinIR(SwinIR):
         window, kind = self.config.window_size, DirectBlock if attention.direct else PackedBlock
         assert fits(self.config) or not attention.direct
         self._plain = (rounded,)  # not as a part of this network
-        precision = "ieee" if dtype == torch.float32 else "tf32x3"
-        after = last_bias(network.conv_after_body)
-        self._first = First(network.conv_first, network.patch_embed.norm, after, precision)
+        self._first = First(network, "ieee" if dtype == torch.float32 else "tf32x3")
         self.groups: list[tuple[list[PackedBlock], nn.Module, Join]] = []
         for i, (exact, group) in enumerate(zip(network.layers, rounded.layers, strict=True), 1):
             blocks: Any = exact.residual_group.blocks  # type: ignore[union-attr]
@@ -55,7 +53,7 @@ class TritonSwinIR(SwinIR):
         self._features_dtype = torch.float32 if dtype == torch.float32 else torch.float16
         self._last: Last | None = None
         if self.config.upsampler in LAST:
-            self._last = Last(network.get_submodule(LAST[self.config.upsampler]), self._features_dtype)
+            self._last = Last(network, self._features_dtype)
         else:
             before: Any = widened(rounded.conv_before_upsample, self._dim, self.width, outputs=False)
             self._modules = self._modules | {"conv_before_upsample": nn.Sequential(*before.to(self._features_dtype), AsFloat())}
@@ -69,8 +67,17 @@ class TritonSwinIR(SwinIR):
             return output
         return super().forward(x)
 
+    def _upscaled(self, x: Tensor) -> Tensor:
+        x = x.contiguous()
+        features = self._features(x)
+        if self._last is None:
+            return torch.add(self.mean, self._head(features, x), alpha=1 / self.config.img_range)
+        with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
+            made = self._last(channels_last(features))
+        return made if self.config.upsampler else x + made
+
     def _features(self, x: Tensor) -> Tensor:
-        """With its channels padded."""
+        """With its channels padded; ``x`` is contiguous, in the range of pictures."""
         batch, _, height, width = x.shape
         # Channels last all the way, so that nothing is copied to change the layout.
         x_BHWC = x.new_empty((batch, height, width, self.width), dtype=self.norm.weight.dtype)
@@ -87,27 +94,21 @@ class TritonSwinIR(SwinIR):
                     before = y_BHWC
                 join(x_BHWC, channels_last(conv(y_BHWC.permute(0, 3, 1, 2))))
             features_BHWC = y_BHWC.view(self._features_dtype)  # of as many bytes, and y is done with
-            # The shallow features a second time: in float32 they would be more to write and read than all else here.
+            # The first convolution a second time: what it gave, in float32, would be more to write and read than all else.
             self._first.again(x, channels_last(self.conv_after_body(x_BHWC.permute(0, 3, 1, 2))), features_BHWC)
         return features_BHWC.permute(0, 3, 1, 2)
 
-    def _head(self, features: Tensor, x: Tensor) -> Tensor:
-        if self._last is None:
-            return super()._head(features, x)
-        with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
-            made = self._last(channels_last(features))
-        return made if self.config.upsampler else x + made
-
 
 class First:
-    """The first convolution, the LayerNorm behind it and the bias behind the body, as ``first_kernel`` reads them: padded, in
-    float32.
+    """The first convolution, the LayerNorm behind it and the bias behind the body, as ``first_kernel`` and ``again_kernel``
+    read them: padded, in float32.
     """
 
     @torch.no_grad()
-    def __init__(self, conv: nn.Conv2d, norm: nn.LayerNorm, after: Tensor, precision: str) -> None:
+    def __init__(self, network: SwinIR, precision: str) -> None:
         from swinir.gpu.ends import again_kernel, first_kernel
 
+        conv, norm, after = network.conv_first, network.patch_embed.norm, last_bias(network.conv_after_body)
         self._kernel, self._again, self._eps, self._precision = first_kernel, again_kernel, norm.eps, precision
         self._dim, self._chans = conv.weight.shape[:2]
         self._parts, factors = parts(self._dim + ONES), 9 * self._chans
@@ -115,36 +116,41 @@ class First:
         more = sum(self._parts) - self._dim
         self._weight = F.pad(conv.weight.reshape(self._dim, factors).T, (0, more, 0, self._factors - factors)).contiguous()
         self._bias = F.pad(torch.stack([last_bias(conv), norm.weight, norm.bias, after]), (0, more))
+        self._mean = F.pad(network.mean.flatten().repeat_interleave(9), (0, self._factors - factors))
+        self._range = network.config.img_range
 
     def __call__(self, x_BSHW: Tensor, out_BHWC: Tensor) -> None:
-        """(B, S, H, W) float32 through the convolution and the norm into ``out``, a padded one."""
+        """(B, S, H, W) float32 in the range of pictures through the convolution and the norm into ``out``; all contiguous, all
+        that has channels last padded.
+        """
         batch, _, height, width = x_BSHW.shape
         c, more = self._parts
         self._kernel[height, -(-width // PIXELS), batch](
-            x_BSHW.contiguous(), self._weight, self._bias, out_BHWC, height, width,
+            x_BSHW, self._mean, self._weight, self._bias, out_BHWC, height, width,
             S=self._chans, P=self._factors, DIM=self._dim, EPS=self._eps, C_PAD=c, C_MORE=more, BLOCK=PIXELS,
-            PRECISION=self._precision, num_warps=4,
+            RANGE=self._range, PRECISION=self._precision, num_warps=4,
         )  # fmt: skip
 
     def again(self, x_BSHW: Tensor, y_BHWC: Tensor, out_BHWC: Tensor) -> None:
-        """(B, S, H, W) float32 through the convolution, + ``after`` + ``y``, a padded one, into ``out``, another."""
+        """The same through the convolution, + the bias behind the body + ``y``, into ``out``."""
         batch, _, height, width = x_BSHW.shape
         c, more = self._parts
         self._again[height, -(-width // PIXELS), batch](
-            x_BSHW.contiguous(), self._weight, self._bias, y_BHWC, out_BHWC, height, width,
-            S=self._chans, P=self._factors, ALL=c + more, CHUNK=min(more or c, 64), BLOCK=PIXELS, PRECISION=self._precision,
-            num_warps=4,
+            x_BSHW, self._mean, self._weight, self._bias, y_BHWC, out_BHWC, height, width,
+            S=self._chans, P=self._factors, ALL=c + more, CHUNK=min(more or c, 64), BLOCK=PIXELS, RANGE=self._range,
+            PRECISION=self._precision, num_warps=4,
         )  # fmt: skip
 
 
 class Last:
-    """A last convolution, and the pixel shuffle behind it if there is one, as ``last_kernel`` reads them: padded."""
+    """The last convolution, and the pixel shuffle behind it if there is one, as ``last_kernel`` reads them: padded."""
 
     @torch.no_grad()
-    def __init__(self, head: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(self, network: SwinIR, dtype: torch.dtype) -> None:
         from swinir.gpu.ends import last_kernel
 
-        self._kernel = last_kernel
+        self._kernel, self._range = last_kernel, network.config.img_range
+        head = network.get_submodule(LAST[network.config.upsampler])
         self._precision = "ieee" if dtype == torch.float32 else "tf32"  # which says nothing to float16
         (conv,) = (each for each in head.modules() if isinstance(each, nn.Conv2d))
         shuffles = [each.upscale_factor for each in head.modules() if isinstance(each, nn.PixelShuffle)]
@@ -153,17 +159,19 @@ class Last:
         self._width, self._chunk = c + more, min(more or c, 64)
         padding = power_of_two(self._num) - self._num
         weight = F.pad(conv.weight.permute(2, 3, 1, 0), (0, padding, 0, self._width - dim))  # rows, columns, in, out
-        self._weight, self._bias = weight.to(dtype).contiguous(), F.pad(last_bias(conv), (0, padding))
+        # Restoration adds to the picture, in which the mean is.
+        mean = network.mean.flatten().repeat_interleave(self._scale**2) * bool(network.config.upsampler)
+        self._weight, self._bias = weight.to(dtype).contiguous(), F.pad(torch.stack([last_bias(conv), mean]), (0, padding))
 
     def __call__(self, x_BHWC: Tensor) -> Tensor:
-        """(B, H, W, C), padded, to (B, colours, H * scale, W * scale) float32."""
+        """(B, H, W, C), padded, to (B, colours, H * scale, W * scale) float32 in the range of pictures."""
         batch, height, width, _ = x_BHWC.shape
         scale = self._scale
         out = x_BHWC.new_empty((batch, self._num // scale**2, height * scale, width * scale), dtype=torch.float32)
         self._kernel[height, -(-width // PIXELS), batch](
             x_BHWC, self._weight, self._bias, out, height, width,
-            SCALE=scale, NUM=self._num, OUT=len(self._bias), ALL=self._width, CHUNK=self._chunk, BLOCK=PIXELS,
-            PRECISION=self._precision, num_warps=4,
+            SCALE=scale, NUM=self._num, OUT=self._bias.shape[1], ALL=self._width, CHUNK=self._chunk, BLOCK=PIXELS,
+            RANGE=self._range, PRECISION=self._precision, num_warps=4,
         )  # fmt: skip
         return out
 

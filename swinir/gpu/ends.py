@@ -39,13 +39,14 @@ def put(
 
 
 @triton.jit
-def factors_of(x_BSHW, row, col_L, image, height, width, S: tl.constexpr, P: tl.constexpr):
-    """(L, P): what the first convolution, of S colours by 3 x 3, multiplies for pixels of a row."""
+def factors_of(x_BSHW, mean_P, row, col_L, image, height, width, S: tl.constexpr, P: tl.constexpr, RANGE: tl.constexpr):
+    """(L, P): what the first convolution, of S colours by 3 x 3, multiplies for pixels of a row; in the network's range."""
     factor = tl.arange(0, P)
     y, x_LP = row + factor // 3 % 3 - 1, col_L[:, None] + (factor % 3 - 1)[None, :]
     there = ((factor < S * 9) & (y >= 0) & (y < height))[None, :] & (x_LP >= 0) & (x_LP < width)
     plane = x_BSHW + image.to(tl.int64) * S * height * width
-    return tl.load(plane + ((factor // 9 * height + y) * width)[None, :] + x_LP, there, 0.0)
+    mean = tl.load(mean_P + factor)[None, :]  # in place of pixels that are not there, which then are 0
+    return (tl.load(plane + ((factor // 9 * height + y) * width)[None, :] + x_LP, there, mean) - mean) * RANGE
 
 
 @triton.jit
@@ -60,19 +61,20 @@ def shallow(
 
 @triton.jit(do_not_specialize=["height", "width"])
 def first_kernel(
-    x_BSHW, weight_PC, bias_4C, out_TC, height, width,
+    x_BSHW, mean_P, weight_PC, bias_4C, out_TC, height, width,
     S: tl.constexpr, P: tl.constexpr, DIM: tl.constexpr, EPS: tl.constexpr, C_PAD: tl.constexpr, C_MORE: tl.constexpr,
-    BLOCK: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK: tl.constexpr, RANGE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The first convolution and a LayerNorm for BLOCK pixels of a row.
 
-    P is S * 9 or somewhat more. The grid is rows, parts of a row, images. ``bias_4C`` holds the bias, gain and bias of the
-    LayerNorm, and what is for ``again_kernel``.
+    P is S * 9 or somewhat more. From each colour its mean is subtracted, which ``mean_P`` holds nine times, and what is left
+    multiplied by RANGE. The grid is rows, parts of a row, images. ``bias_4C`` holds the bias, gain and bias of the LayerNorm,
+    and what is for ``again_kernel``.
     """
     ALL: tl.constexpr = C_PAD + C_MORE
     row, image = tl.program_id(0), tl.program_id(2)
     col_L = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    x_LP = factors_of(x_BSHW, row, col_L, image, height, width, S, P)
+    x_LP = factors_of(x_BSHW, mean_P, row, col_L, image, height, width, S, P, RANGE)
     x = shallow(x_LP, weight_PC, bias_4C, P, ALL, 0, C_PAD, PRECISION)
     more = shallow(x_LP, weight_PC, bias_4C, P, ALL, C_PAD, C_MORE, PRECISION) if C_MORE else x
     x, more = standard(x, more, DIM, EPS, C_PAD, C_MORE)
@@ -84,16 +86,17 @@ def first_kernel(
 
 @triton.jit(do_not_specialize=["height", "width"])
 def again_kernel(
-    x_BSHW, weight_PC, bias_4C, y_TC, out_TC, height, width,
-    S: tl.constexpr, P: tl.constexpr, ALL: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
+    x_BSHW, mean_P, weight_PC, bias_4C, y_TC, out_TC, height, width,
+    S: tl.constexpr, P: tl.constexpr, ALL: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr, RANGE: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """out = the first convolution + bias + y, for BLOCK pixels of a row. Of ALL channels it takes CHUNK at a time.
 
-    Grid and ``bias_4C`` are as in ``first_kernel``; the last of it is the bias of a convolution which ran without.
+    All is as for ``first_kernel``; the last of ``bias_4C`` is the bias of the convolution which gave y without.
     """
     row, image = tl.program_id(0), tl.program_id(2)
     col_L = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    x_LP = factors_of(x_BSHW, row, col_L, image, height, width, S, P)
+    x_LP = factors_of(x_BSHW, mean_P, row, col_L, image, height, width, S, P, RANGE)
     first = (image.to(tl.int64) * height + row) * width * ALL
     y_TC += first
     out_TC += first
@@ -105,17 +108,18 @@ def again_kernel(
 
 @triton.jit(do_not_specialize=["height", "width"])
 def last_kernel(
-    x_TC, weight_9CO, bias_O, out_BSHW, height, width,
+    x_TC, weight_9CO, bias_2O, out_BSHW, height, width,
     SCALE: tl.constexpr, NUM: tl.constexpr, OUT: tl.constexpr, ALL: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr,
-    PRECISION: tl.constexpr,
+    RANGE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """A convolution by 3 x 3 into NUM channels, of OUT, and a pixel shuffle, for BLOCK pixels of a row.
 
-    The grid is rows, parts of a row, images. Of ALL channels it takes CHUNK at a time.
+    The grid is rows, parts of a row, images. Of ALL channels it takes CHUNK at a time. ``bias_2O`` holds the bias, and what is
+    added once all is divided by RANGE.
     """
     row, image, col_L = tl.program_id(0), tl.program_id(2), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     out = tl.arange(0, OUT)
-    y_LO = tl.zeros((BLOCK, OUT), tl.float32) + tl.load(bias_O + out)[None, :]
+    y_LO = tl.zeros((BLOCK, OUT), tl.float32) + tl.load(bias_2O + out)[None, :]
     for factor in tl.static_range(9):
         y, x_L = row + factor // 3 - 1, col_L + factor % 3 - 1
         there_L = (y >= 0) & (y < height) & (x_L >= 0) & (x_L < width)
@@ -125,6 +129,7 @@ def last_kernel(
             x_LC = tl.load(x_TC + places_L[:, None] + channel[None, :], there_L[:, None], 0.0)
             weight = tl.load(weight_9CO + (factor * ALL + channel)[:, None] * OUT + out[None, :])
             y_LO = tl.dot(x_LC, weight, y_LO, input_precision=PRECISION)
+    y_LO = y_LO * (1 / RANGE) + tl.load(bias_2O + OUT + out)[None, :]
     AREA: tl.constexpr = SCALE * SCALE
     row_O = ((image * (NUM // AREA) + out // AREA) * height + row) * SCALE + out % AREA // SCALE
     places_LO = (row_O.to(tl.int64) * width * SCALE + out % SCALE)[None, :] + (col_L * SCALE)[:, None]

@@ -63,6 +63,9 @@ def test_any_size_and_shape(size, changes, windows, whole):
         ((2, 3, 8, 66), {"upsampler": "pixelshuffle", "embed_dim": 64}),  # as many channels as the head has
         ((1, 3, 8, 9), {"upsampler": "nearest+conv"}),
         ((1, 1, 66, 8), {"upsampler": "", "upscale": 1, "in_chans": 1}),
+        ((2, 3, 9, 8), {"upsampler": "", "upscale": 1, "img_range": 8.0}),
+        ((2, 3, 9, 67), {"img_range": 8.0}),
+        ((1, 3, 9, 8), {"img_range": 8.0, "upsampler": "pixelshuffle"}),
         ((1, 3, 8, 66), {"upscale": 4}),
         ((1, 3, 8, 9), {"upscale": 3}),
         ((1, 4, 8, 9), {"in_chans": 4, "embed_dim": 34, "num_heads": (2, 2)}),
@@ -163,18 +166,18 @@ def test_what_lies_between_blocks_and_convolutions(dim, norm):
 
 
 @interpreted
-@pytest.mark.parametrize(("dim", "chans"), [(12, 1), (60, 3), (62, 4), (180, 3), (240, 1)])
-def test_the_first_convolution_before_the_body_and_again_behind_it(dim, chans):
-    conv, norm = torch.nn.Conv2d(chans, dim, 3, padding=1).requires_grad_(False), torch.nn.LayerNorm(dim).requires_grad_(False)
-    torch.nn.init.normal_(norm.weight)
-    torch.nn.init.normal_(norm.bias)
-    after, more = torch.randn(dim), sum(parts(dim + 2)) - dim
-    first = First(conv, norm, after, "ieee")
+@pytest.mark.parametrize(
+    ("dim", "chans", "img_range"), [(12, 1, 1.0), (60, 3, 1.0), (62, 4, 2.0), (180, 3, 4.0), (240, 1, 1.0)]
+)
+def test_the_first_convolution_before_the_body_and_again_behind_it(dim, chans, img_range):
+    model = network(embed_dim=dim, in_chans=chans, img_range=img_range, depths=(1,), num_heads=(2,))
+    first = First(model, "ieee")
     x, y = torch.rand(2, chans, 3, 67), torch.randn(2, 3, 67, dim)  # a part of a row is not whole
-    padded_y = torch.nn.functional.pad(y, (0, more))
-    shallow = conv(x).permute(0, 2, 3, 1)
+    shallow = model.conv_first((x - model.mean) * img_range).permute(0, 2, 3, 1)
+    truths = model.patch_embed.norm(shallow), shallow + model.conv_after_body.bias + y
+    padded_y = torch.nn.functional.pad(y, (0, sum(parts(dim + 2)) - dim))
     out = torch.full_like(padded_y, 9.0)
-    for run, truth in (lambda: first(x, out), norm(shallow)), (lambda: first.again(x, padded_y, out), shallow + after + y):
+    for run, truth in zip((lambda: first(x, out), lambda: first.again(x, padded_y, out)), truths, strict=True):
         run()
         torch.testing.assert_close(out[..., :dim], truth, rtol=0, atol=1e-5)
         assert not out[..., dim:].any()
