@@ -25,7 +25,7 @@ def recorded(network: nn.Module, x: Tensor) -> Pass:
     """
     # The current stream again on the way out: where a recording fails, PyTorch would leave its own.
     with torch.cuda.device_of(x), torch.cuda.stream(torch.cuda.current_stream()):  # type: ignore[no-untyped-call]
-        given = x.clone()
+        given = x.clone(memory_format=torch.contiguous_format)
         aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):  # PyTorch wants a pass beside the recording first
