@@ -110,11 +110,12 @@ def blended_bands(
     height, width = x.shape[-2:]
     rows, columns = plan_axis(height, tile, overlap, window), plan_axis(width, tile, overlap, window)
     row_weights, column_weights = (kept_weights(tuple(spans), overlap, scale, x.device) for spans in (rows, columns))
-    rows_of_x = reflected_index(height, rows[-1][1], x.device)
     above: Tensor | None = None  # what the rows of tiles so far add to the one at hand
     for index, (top, bottom) in enumerate(rows):
         # Row by row, since padding copies.
-        strip = x[..., top:bottom, :] if bottom <= height else x.index_select(-2, rows_of_x[top:bottom])
+        strip = (
+            x[..., top:bottom, :] if bottom <= height else x.index_select(-2, reflected_index(height, bottom, x.device)[top:])
+        )
         strip = pad_to_windows(strip, window)
         outputs = run([strip[..., left:right] for left, right in columns])
         if len(rows) == len(columns) == 1:

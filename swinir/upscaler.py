@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -247,7 +248,7 @@ class Upscaler:
         # sum is not either, which reads the output once instead of five times.
         finite = [True] * len(outputs)
         if self.in_chans:
-            finite = torch.stack([output.sum() for output in outputs]).isfinite().tolist()
+            finite = [math.isfinite(total) for total in torch.stack([output.sum() for output in outputs]).tolist()]
         for index, batch in enumerate(batches):
             if not finite[index]:
                 outputs[index] = self._recompute(batch, outputs[index])

@@ -77,7 +77,8 @@ def shift_masks(window_size: int, shift: int) -> Tensor:
 def relative_position_index(window_size: int) -> Tensor:
     """(L, L) int64: the row of the bias table for each pair of tokens (Swin paper, section 3.2)."""
     # On the CPU wherever the network is built: for arithmetic on "meta" PyTorch imports its compiler, which takes a second.
-    y, x = torch.unravel_index(torch.arange(window_size**2, device="cpu"), (window_size, window_size))
+    token = torch.arange(window_size**2, device="cpu")
+    y, x = token // window_size, token % window_size
     dy = y[:, None] - y[None, :] + window_size - 1
     dx = x[:, None] - x[None, :] + window_size - 1
     return dy * (2 * window_size - 1) + dx
