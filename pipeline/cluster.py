@@ -19,6 +19,7 @@ from typing import Any
 import ray
 import ray.exceptions
 
+from pipeline.commands import MOST_IN_FLIGHT
 from pipeline.driver import Died, Event, Opened, Outcome, Placed, Reported, RunOptions, Signal, run_on_pool
 from pipeline.errors import ConfigError
 from pipeline.ledger import Ledger
@@ -164,7 +165,6 @@ class _RayPool:
         self._grows = grows
         self._actors: dict[int, _Actor] = {}
         self._plan = plan_workers(nodes(), options, grows)
-        self._depth = self._plan.depth  # the scheduler asks once, and an actor's number of threads stays what it is
         self._planned = time.monotonic()
 
     def max_workers(self) -> int:
@@ -173,7 +173,7 @@ class _RayPool:
         return self._plan.max_workers
 
     def depth(self) -> int:
-        return self._depth
+        return self._plan.depth
 
     def start(self, worker: int) -> None:
         plan = self._plan
@@ -184,7 +184,7 @@ class _RayPool:
             .options(
                 num_gpus=plan.num_gpus,
                 num_cpus=plan.num_cpus,
-                max_concurrency=self._depth + 1,
+                max_concurrency=MOST_IN_FLIGHT + 1,  # which stays, though the depth follows the cluster
                 max_restarts=0,
                 max_task_retries=0,
                 **environment,

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any, Literal, Protocol
 
@@ -26,8 +26,8 @@ class RunOptions:
     num_workers: int | None = None  # None: one per accelerator, or as many as the CPU cores feed
     device: Literal["auto", "cpu", "cuda"] = "auto"
     address: str | None = None  # of a Ray cluster: "auto" or host:port; None starts Ray on this machine
-    unit_cpus: int | None = None  # that a unit can keep busy beside a GPU; None: so many that two units are enough
-    unit_bytes: int = 1  # of memory that a unit takes
+    unit_cpus: int | None = None  # that a unit keeps busy beside a GPU; None: two units in flight are enough
+    unit_bytes: int = 0  # of memory that a unit takes
     stall_s: float = 900.0  # silence after which a worker is killed
     max_attempts: int = 3  # of one unit
     backoff_s: float = 1.0  # before its second attempt; doubles
@@ -154,7 +154,6 @@ class _Run:
         self._innocent: set[str] = set()
         self._num_items: dict[str, int] = {}  # of the units that were assigned
         policy = Policy(
-            depth=pool.depth(),
             stall_s=options.stall_s,
             max_attempts=options.max_attempts,
             backoff_s=options.backoff_s,
@@ -164,6 +163,7 @@ class _Run:
 
     def step(self) -> None:
         self.scheduler.max_workers = self._pool.max_workers()
+        self.scheduler.policy = replace(self.scheduler.policy, depth=self._pool.depth())
         for command in self.scheduler.decide(time.monotonic()):
             self._obey(command)
         if self.scheduler.failure:

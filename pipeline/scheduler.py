@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from pipeline.backlog import Backlog
-from pipeline.commands import Assign, Command, KillWorker, Policy, Quarantine, Split, StartWorker
+from pipeline.commands import OVERLAPPING, Assign, Command, KillWorker, Policy, Quarantine, Split, StartWorker
 from pipeline.pool import Case, Job, Phase, Slot, Worker
 from pipeline.units import Cause, Unit
 
@@ -231,8 +231,7 @@ class Scheduler:
 
     def _resize(self, now: float) -> list[Command]:
         """As many workers as there are units for, up to ``max_workers``; those without a unit go, the youngest first."""
-        pending = 0 if self.draining else len(self._backlog)
-        wanted = min(self.max_workers, pending + self.num_in_flight)
+        wanted = min(self.max_workers, self.num_in_flight + (0 if self.draining else len(self._backlog)))
         commands: list[Command] = []
         idle = [worker for worker, state in self._workers.items() if not state.jobs]
         idle.sort(key=lambda worker: (self._workers[worker].phase is Phase.PENDING, worker))
@@ -263,9 +262,10 @@ class Scheduler:
         reserved = self._reserve(ready)
         others = [worker for worker in ready if worker not in reserved and not self._workers[worker].alone]
         for level in range(self.policy.depth):
+            # What others would miss: workers that are about to be ready as many units as this one has, those at work the next.
+            kept = self._num_opening * level + (len(ready) - 1) * max(0, level + 1 - OVERLAPPING)
             for worker in others:
-                # A second unit now would be the only unit of a worker that is about to be ready.
-                if level and self._backlog.num_ready_to_run <= self._num_opening:
+                if self._backlog.num_ready_to_run <= kept:
                     return commands
                 if len(self._workers[worker].jobs) == level and (unit := self._backlog.take(partial(self._may_take, worker))):
                     commands.append(self._assign(worker, unit, now))

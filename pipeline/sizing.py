@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.commands import OVERLAPPING
+from pipeline.commands import MOST_IN_FLIGHT, OVERLAPPING
 from pipeline.driver import RunOptions
 from pipeline.errors import ConfigError
 
@@ -32,10 +32,8 @@ def plan_workers(nodes: list[dict[str, float]], options: RunOptions, grows: bool
         if not num_gpus and not grows:
             raise ConfigError("there is no CUDA device on this machine; use --device cpu, or --address to join a cluster")
         holders = [node for node in nodes if node.get("GPU")]
-        share, memory = (min((node.get(of, 0) / node["GPU"] for node in holders), default=1.0) for of in ("CPU", "memory"))
-        depth = OVERLAPPING
-        if options.unit_cpus:
-            depth = max(depth, int(min(share // options.unit_cpus, memory // options.unit_bytes)))
+        share = min((node.get("CPU", 0) / node["GPU"] for node in holders), default=1.0)
+        depth = min((_depth(node, options) for node in holders), default=OVERLAPPING)
         return WorkerPlan(1, min(1.0, float(int(share))), max(1, int(share)), options.num_workers or num_gpus + grows, depth)
     cpus = [int(node.get("CPU", 0)) for node in nodes]
     if options.num_workers and not grows:
@@ -43,3 +41,12 @@ def plan_workers(nodes: list[dict[str, float]], options: RunOptions, grows: bool
         return WorkerPlan(0, float(int(share)) if share >= 1 else share, max(1, int(share)), options.num_workers)
     size = max(1, min(options.cpus_per_worker, max(cpus, default=1)))
     return WorkerPlan(0, float(size), size, options.num_workers or max(1, sum(n // size for n in cpus)) + grows)
+
+
+def _depth(node: dict[str, float], options: RunOptions) -> int:
+    """How many units a GPU of that node has in flight."""
+    if not options.unit_cpus:
+        return OVERLAPPING
+    fed = node.get("CPU", 0) // (node["GPU"] * options.unit_cpus)
+    held = node.get("memory", 0) // (node["GPU"] * max(1, options.unit_bytes))
+    return max(OVERLAPPING, min(MOST_IN_FLIGHT, int(fed), int(held)))

@@ -132,7 +132,10 @@ class SwinIR(nn.Module):
     def _upscaled(self, x: Tensor) -> Tensor:
         """What becomes of the padded input."""
         x = (x - self.mean) * self.config.img_range
-        features = self._features(x)
+        return self._enlarged(self._features(x), x)
+
+    def _enlarged(self, features: Tensor, x: Tensor) -> Tensor:
+        """What becomes of features, and of ``x``, which is in the range of the network."""
         with torch.autocast(x.device.type, enabled=False):
             x = self._head(features, x)
         return torch.add(self.mean, x, alpha=1 / self.config.img_range)  # in one pass over what is large

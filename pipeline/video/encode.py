@@ -95,7 +95,7 @@ def check_encoder(spec: EncodeSpec) -> None:
 
 
 def held_bytes(spec: EncodeSpec) -> int:
-    """Memory that a segment takes while it is encoded, at most."""
+    """Memory that a segment takes while four threads encode it, at most."""
     frame = spec.width * spec.height * av.VideoFormat(spec.pix_fmt).padded_bits_per_pixel // 8
     return FRAMES_HELD.get(spec.codec, FEW_FRAMES) * frame
 

@@ -123,20 +123,20 @@ def with_sums(qkv_3CE: Tensor, proj_EC: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack([*qkv_3CE[:2], values.flatten(1)]), proj.flatten(0, 1)
 
 
-def parts_of(num: int, sizes: tuple[int, ...]) -> Iterator[Tensor]:
-    """The digits of 0 to ``num`` in a system of those sizes; PyTorch's own ``unravel_index`` imports SymPy."""
+def digits(num: int, sizes: tuple[int, ...]) -> Iterator[Tensor]:
+    """Of the numbers below ``num``, in a system of those sizes; PyTorch's own ``unravel_index`` imports SymPy."""
     return map(torch.from_numpy, np.unravel_index(np.arange(num), sizes))
 
 
 def channel_order() -> Tensor:
     """The channel that each column holds."""
-    q, f, e, j, d = parts_of(COLUMNS, (2, 2, 2, 4, 2))
+    q, f, e, j, d = digits(COLUMNS, (2, 2, 2, 4, 2))
     return 32 * q + 8 * j + 4 * f + 2 * e + d
 
 
 def token_order() -> Tensor:
     """The token of its window that each row holds."""
-    w, r, i = parts_of(64, (4, 2, 8))
+    w, r, i = digits(64, (4, 2, 8))
     return 32 * r + 8 * w + i
 
 

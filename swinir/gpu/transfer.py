@@ -34,28 +34,35 @@ def sent(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
 class Beside:
     """A stream of a CUDA device for what is done to pictures before and after a model, which computes others meanwhile.
 
-    On another device all is done as it comes. For several threads that share the model's stream, one at a time.
+    On another device all is done at once. For several threads, of which one at a time uses the model, on the current stream.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self._stream = stream_beside(device) if device.type == "cuda" else None
 
     def current(self) -> AbstractContextManager[object]:
-        """What is computed in the block comes after all that was so before, and after what was ``taken_back``."""
+        """Within it all is computed on the stream beside; by one thread at a time, too."""
         return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
 
     def given(self, x: Tensor) -> Tensor:
-        """``x``, which was computed here, for the current stream, which waits for it."""
+        """``x`` of the stream beside for the current one, which waits for it."""
         if self._stream is not None and x.is_cuda:
             _handed(x, self._stream, torch.cuda.current_stream(self._device))
         return x
 
     def taken_back(self, x: Tensor) -> Tensor:
-        """``x``, of the current stream, for what is computed here after it."""
+        """``x`` of the current stream for the one beside, which waits for it."""
         if self._stream is not None and x.is_cuda:
             _handed(x, torch.cuda.current_stream(self._device), self._stream)
         return x
+
+
+def stream_beside(device: torch.device) -> torch.cuda.Stream:
+    """One of a few that PyTorch has. Of high priority, for those are never the one that ``graphs.recorded`` records on: what
+    another thread computes meanwhile would become a part of the recording.
+    """
+    return torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
 
 
 def _handed(x: Tensor, giver: torch.cuda.Stream, taker: torch.cuda.Stream) -> None:
@@ -71,7 +78,7 @@ def fetching(tensors: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
     device = tensors[0].device
     if device.type != "cuda":
         return lambda: [tensor.cpu() for tensor in tensors]
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # one of a few that PyTorch has
+    stream = stream_beside(device)
     stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):
         there = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in tensors]

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import ray
 
+from pipeline import cluster
 from pipeline.cluster import describe_death, is_node_loss, run_units
 from pipeline.driver import Event, Outcome, RunOptions
 from pipeline.errors import ConfigError, OutputError
@@ -86,6 +87,18 @@ def test_each_gpu_worker_has_a_gpu_of_its_own_and_a_cpu_worker_none(store: Store
     notes.mkdir()
     run(store, make_units(2), CPU, notes=str(notes))
     assert {path.read_text().split(" ")[1] for path in notes.glob("u*")} == {""}
+
+
+def test_a_gpu_worker_runs_as_many_units_at_once_as_its_machine_feeds(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "nodes", lambda: [{"CPU": 16.0, "GPU": 1.0, "memory": 1e12}])
+    events: list[Event] = []
+    run(store, make_units(12, num_items=2), RunOptions(device="cuda", unit_cpus=4), events, seconds=1.0)
+    running: set[str] = set()
+    most = 0
+    for event in events:
+        running ^= {event.unit_id} if event.items_done == 1 or event.kind == "committed" else set()
+        most = max(most, len(running))
+    assert most == 4
 
 
 def test_an_actor_that_finds_no_machine_holds_nothing_up(store: Store) -> None:

@@ -45,8 +45,11 @@ def test_no_gpu_where_one_is_demanded_is_said_at_once() -> None:
         ([{"CPU": 64, "GPU": 4, "memory": 80 * GIB}], UNITS, 4),
         ([{"CPU": 64, "GPU": 4, "memory": 80 * GIB}, {"CPU": 3, "GPU": 1, "memory": 80 * GIB}], UNITS, 2),
         ([{"CPU": 16, "GPU": 1, "memory": 80 * GIB}], RunOptions(), 2),
+        ([{"CPU": 16, "GPU": 1}], UNITS, 2),
+        ([{"CPU": 999, "GPU": 1, "memory": 999 * GIB}], UNITS, 16),
+        ([{"CPU": 16, "memory": 80 * GIB}], RunOptions(device="cuda", unit_cpus=4, unit_bytes=GIB), 2),
         ([{"CPU": 64, "memory": 80 * GIB}], UNITS, 2),
     ],
 )
 def test_a_gpu_has_as_many_units_in_flight_as_its_share_of_the_machine_feeds(nodes, options, depth) -> None:
-    assert plan_workers(nodes, options, False).depth == depth
+    assert plan_workers(nodes, options, True).depth == depth

@@ -39,7 +39,7 @@ def test_what_is_fetched_is_what_was_computed_before():
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_threads_that_work_beside_a_model_get_what_one_alone_gets(device):
-    """Large enough for a device to be behind its callers, and with memory that is given away as soon as it may be."""
+    """Large enough for a device to be behind its callers; memory is given away, and written over, as soon as it may be."""
     beside, lock, colours = Beside(torch.device(device)), threading.Lock(), threading.Lock()
     weight = torch.rand(2048, 2048, device=device) / 2048
 
@@ -47,9 +47,16 @@ def test_threads_that_work_beside_a_model_get_what_one_alone_gets(device):
         with colours, beside.current():
             x = sent([torch.full((2048, 2048), float(number))], torch.device(device))[0] + 1
         with lock:
-            y = beside.taken_back(beside.given(x) @ weight @ weight)
+            y = beside.given(x) @ weight @ weight
+            beside.taken_back(y)
+        del x
         with colours, beside.current():
-            return fetching([y * 2])()[0]
+            torch.full((2048, 2048), torch.nan, device=device)
+            wait = fetching([y * 2])
+        del y
+        with lock:
+            torch.full((2048, 2048), torch.nan, device=device)
+        return wait()[0]
 
     alone = [made(number) for number in range(12)]
     with ThreadPoolExecutor(4) as pool:
