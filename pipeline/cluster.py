@@ -38,6 +38,7 @@ _LOCAL_ENVIRONMENT = {
     "RAY_worker_niceness": "0",
 }
 _GET_TIMEOUT_S = 60.0  # a ready value is fetched at once, unless its node has just gone
+_OURS = threading.RLock()  # held while a connection is ours, which all threads of a process would share
 
 
 def run_units(
@@ -58,10 +59,21 @@ def run_units(
 
 @contextmanager
 def connected(address: str | None, task: object) -> Iterator[bool]:
-    """Connect to Ray, or start it; True where the cluster is not ours alone and may grow. Workers import the task's package."""
-    if ray.is_initialized():
+    """Connect to Ray, or start it; True where the cluster is not ours alone and may grow. Workers import the task's package.
+
+    While one thread is inside, another waits, unless the process was connected before.
+    """
+    with _OURS:
+        joins = not ray.is_initialized()
+        if joins:
+            with _joined(address, task) as grows:
+                yield grows
+    if not joins:
         yield False
-        return
+
+
+@contextmanager
+def _joined(address: str | None, task: object) -> Iterator[bool]:
     address = address or os.environ.get("RAY_ADDRESS")  # set for the entry point of a submitted job
     if address and address.startswith("ray://"):
         raise ConfigError(
@@ -89,7 +101,7 @@ def _local_arguments() -> dict[str, Any]:
 
 @contextmanager
 def _started(arguments: dict[str, Any], doing: str) -> Iterator[None]:
-    terminate = signal.getsignal(signal.SIGTERM)
+    terminate, debugger = signal.getsignal(signal.SIGTERM), os.environ.get("PYTHONBREAKPOINT")
     _replace_in_ray("utils", "get_entrypoint_name", lambda: "swinir")  # a command line with names that are no UTF-8 stops it
     for attempt in range(1, _START_ATTEMPTS + 1):
         try:
@@ -101,6 +113,9 @@ def _started(arguments: dict[str, Any], doing: str) -> Iterator[None]:
                 raise ConfigError(f"cannot {doing}: {' '.join(str(error).split())[:300]}") from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, terminate)  # Ray's prints the stacks of its own threads
+    os.environ.pop("PYTHONBREAKPOINT", None)  # Ray's would stay, and nothing stops at a breakpoint() any more
+    if debugger is not None:
+        os.environ["PYTHONBREAKPOINT"] = debugger
     # Paragraphs about dead workers on standard output, in spite of log_to_driver; we report them.
     _replace_in_ray("worker", "print_to_stdstream", lambda *args, **kwargs: None)
     try:

@@ -16,7 +16,7 @@ import pytest
 import ray
 
 from pipeline import cluster
-from pipeline.cluster import describe_death, is_node_loss, run_units
+from pipeline.cluster import connected, describe_death, is_node_loss, run_units
 from pipeline.driver import Event, Outcome, RunOptions
 from pipeline.errors import ConfigError, OutputError
 from pipeline.ledger import Ledger
@@ -235,6 +235,70 @@ def test_a_ray_that_does_not_start_is_one_line(
     with pytest.raises(ConfigError, match=f"cannot start Ray on this machine: {reason}"):
         run(store, [])
     assert len(tried) == attempts
+
+
+@pytest.fixture
+def pretended(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """In place of Ray: a list that is empty while none is up."""
+    up: list[str] = []
+
+    def init(**arguments: object) -> None:
+        assert not up, "started twice"
+        up.append("Ray")
+        os.environ["PYTHONBREAKPOINT"] = "ray.util.rpdb._driver_set_trace"
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: bool(up))
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", up.clear)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return up
+
+
+def test_a_thread_does_not_work_on_the_ray_that_another_will_end(pretended: list[str]) -> None:
+    seen: list[list[str]] = []
+    entered, leave = threading.Event(), threading.Event()
+
+    def second() -> None:
+        with connected(None, None):
+            entered.set()
+            leave.wait(30)
+            seen.append(list(pretended))
+
+    thread = threading.Thread(target=second)
+    with connected(None, None), connected(None, None):  # of one thread the inner is as the outer
+        thread.start()
+        assert not entered.wait(0.2)
+    assert entered.wait(30)
+    leave.set()
+    thread.join()
+    assert seen == [["Ray"]]
+    assert not pretended
+
+
+def test_threads_share_the_ray_that_was_there_before(pretended: list[str]) -> None:
+    pretended.append("the user's")
+    entered = threading.Event()
+
+    def second() -> None:
+        with connected(None, None):
+            entered.set()
+
+    thread = threading.Thread(target=second)
+    with connected(None, None):
+        thread.start()
+        assert entered.wait(30)
+    thread.join()
+    assert pretended == ["the user's"]
+
+
+@pytest.mark.parametrize("named", ["", "ipdb.set_trace"])
+def test_a_breakpoint_stops_as_it_did_before(pretended: list[str], monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    monkeypatch.setenv("PYTHONBREAKPOINT", named)
+    if not named:
+        monkeypatch.delenv("PYTHONBREAKPOINT")
+    with connected(None, None):
+        pass
+    assert os.environ.get("PYTHONBREAKPOINT", "") == named
 
 
 def test_deaths_are_described_in_one_line() -> None:
