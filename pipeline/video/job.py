@@ -111,8 +111,10 @@ def refuse_damage(job: Prepared) -> None:
 def run_and_join(job: Prepared, run: Ledger, target: Path, run_units: RunUnits, listener: Listener) -> dict[str, Any]:
     """Upscale what is not yet committed, join it into ``target`` and verify that; the report but for its times."""
     units = job.plan.units(job.identity)
+    # A worker's working directory need not be ours.
+    source = local_path(job.source) or job.source
     workload = SegmentWorkload(
-        job.source, job.config.rate, job.info, job.timeline, job.plan, job.model, job.config.device,
+        source, job.config.rate, job.info, job.timeline, job.plan, job.model, job.config.device,
         job.config.reuse_within, run.store,
     )  # fmt: skip
     options = RunOptions(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import resource
@@ -10,6 +11,7 @@ import signal
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -352,6 +354,19 @@ def test_a_preset_that_the_encoder_does_not_know_is_refused_before_any_work(tmp_
         job(source, tmp_path / "out.mkv", preset="nonsense")
     with pytest.raises(ConfigError, match="is the source itself"):
         job(source, source, overwrite=True)
+
+
+def test_workers_find_the_source_from_another_working_directory(tmp_path: Path, job, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    write_video(tmp_path / "in.mp4", 10)
+
+    def run_there(*arguments: Any) -> Outcome:
+        with contextlib.chdir(tmp_path / "elsewhere"):
+            return local.run_units(*arguments)
+
+    monkeypatch.chdir(tmp_path)
+    report = job("in.mp4", "out.mkv", run_there)
+    assert (report["source"], report["frames_out"]) == ("in.mp4", 10)
 
 
 def test_h264_gives_the_same_bytes_again(tmp_path: Path) -> None:
