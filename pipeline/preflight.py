@@ -17,6 +17,13 @@ from swinir.device import choose_device
 from swinir.spec import ModelSpec, load_spec
 
 
+def refuse_nameless(source: str, destination: str) -> None:
+    """ConfigError for what names nothing: an empty path would be the working directory."""
+    for role, place in (("source", source), ("destination", destination)):
+        if not place or "\0" in place:
+            raise ConfigError(f"the {role} is {place!r}, which names nothing; give a path or a URL")
+
+
 def load_model_spec(config: RunConfig) -> ModelSpec:
     try:
         return load_spec(

@@ -12,13 +12,15 @@ from pipeline.dataset.planning import CRASHED
 from pipeline.dataset.walking import readable
 from pipeline.errors import ConfigError
 from pipeline.ledger import Ledger
+from pipeline.preflight import refuse_nameless
 from pipeline.storage import Store, local_path, normal_url
 
 SOURCE = "source.txt"  # which archive the results are of
 
 
 def check_places(source: str, destination: str) -> None:
-    """ConfigError where the destination is the source or holds it, or is no folder, or lies in none."""
+    """ConfigError where the destination is the source or holds it, is no folder or lies in none, or where one names nothing."""
+    refuse_nameless(source, destination)
     path = local_path(destination)
     names = {normal_url(destination), normal_url(destination) if path is None else os.path.realpath(path)}
     if names & {normal_url(source), normal_url(root_of(source))}:

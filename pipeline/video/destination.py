@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, Protocol
 from pipeline.config import VideoConfig
 from pipeline.errors import ConfigError
 from pipeline.inputs import identify_all
+from pipeline.preflight import refuse_nameless
 from pipeline.storage import Store, local_path, normal_url, split_url
 from pipeline.units import as_json
 from pipeline.video import streams
@@ -243,7 +244,8 @@ class FrameFiles:
 
 
 def check_places(source: str, url: str) -> None:
-    """ConfigError where the destination is the source, or lies in no folder."""
+    """ConfigError where the destination is the source, or lies in no folder, or where one of them names nothing."""
+    refuse_nameless(source, url)
     destination, read, written = destination_of(url), normal_url(source), normal_url(url)
     if isinstance(destination, FrameFiles):
         written = normal_url(destination.folder)

@@ -178,6 +178,7 @@ def test_dry_run_shows_the_plan_and_writes_nothing(swinir, clip):
     [
         (("out.mkv", "--preview", "2"), "give one of them"),
         (("in.mp4",), "is the source itself"),
+        (("",), "the destination is '', which names nothing"),
         (("notes.mkv",), "was not made by this program"),
         (("none/out.mkv",), "is not a folder"),
         pytest.param(

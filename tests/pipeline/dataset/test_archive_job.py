@@ -193,6 +193,10 @@ def test_requests_that_cannot_be_met_end_before_any_work(tmp_path: Path, images:
     write_archive(tmp_path / "in", 2)
     with pytest.raises(ConfigError, match="where the source itself is"):
         images(tmp_path / "in", tmp_path / "in")
+    with pytest.raises(ConfigError, match="the source is '', which names nothing"):
+        images("", tmp_path / "out")
+    with pytest.raises(ConfigError, match="the destination is '', which names nothing"):
+        images(tmp_path / "in", "")
     with pytest.raises(ConfigError, match="create it first"):
         images(tmp_path / "in", tmp_path / "no/where")
     (tmp_path / "full").mkdir()
