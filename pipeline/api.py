@@ -11,7 +11,7 @@ from pipeline.dataset import job as images
 from pipeline.report import PlainListener
 from pipeline.video import job as video
 
-Place = str | os.PathLike[str]  # a path or a URL
+Place = str | bytes | os.PathLike[str] | os.PathLike[bytes]  # a path or a URL
 
 
 def upscale_video(source: Place, destination: Place, **settings: Any) -> dict[str, Any]:  # noqa: ANN401 - pydantic checks them
@@ -20,7 +20,7 @@ def upscale_video(source: Place, destination: Place, **settings: Any) -> dict[st
     Raises ConfigError, MediaError, OutputError or InterruptedRunError (pipeline.errors).
     """
     config = build_config(VideoConfig, None, settings)
-    return video.upscale_video(os.fspath(source), os.fspath(destination), config, run_units, PlainListener())
+    return video.upscale_video(os.fsdecode(source), os.fsdecode(destination), config, run_units, PlainListener())
 
 
 def upscale_images(source: Place, destination: Place, **settings: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -29,4 +29,4 @@ def upscale_images(source: Place, destination: Place, **settings: Any) -> dict[s
     Raises ConfigError, MediaError, OutputError or InterruptedRunError (pipeline.errors).
     """
     config = build_config(ImagesConfig, None, settings)
-    return images.upscale_images(os.fspath(source), os.fspath(destination), config, run_units, PlainListener("images"))
+    return images.upscale_images(os.fsdecode(source), os.fsdecode(destination), config, run_units, PlainListener("images"))

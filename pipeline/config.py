@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from fractions import Fraction
 from pathlib import Path
@@ -29,6 +30,8 @@ MAX_TICKS = 2**31 - 1  # a second, and a frame: FFmpeg reads the numbers of a Qu
 # Which weights are in use, said better by their digest.
 WEIGHTS_SETTINGS = {"weights", "weights_fidelity", "strength"}
 
+PathText = Annotated[str, BeforeValidator(lambda path: os.fspath(path) if isinstance(path, os.PathLike) else path)]
+
 
 class RunConfig(BaseModel):
     """What the video and the image job share: the model, and where it runs."""
@@ -37,9 +40,9 @@ class RunConfig(BaseModel):
     SIZES: ClassVar[tuple[str, ...]] = ()  # settings that exclude one another
 
     model: str = "lightweight-x2"
-    weights: str | None = None
+    weights: PathText | None = None
     strength: float | None = Field(default=None, ge=0, le=1, description="from fidelity weights, 0, to the model's own, 1")
-    weights_fidelity: str | None = Field(default=None, description="those at strength 0; None is the model's published pair")
+    weights_fidelity: PathText | None = Field(default=None, description="those at strength 0; None: the model's published pair")
     ensemble: Literal[1, 8] = Field(default=1, description="8: the mean over all flips and transposes, at 8 times the cost")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"

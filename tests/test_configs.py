@@ -125,6 +125,11 @@ def test_the_papers_settings_are_those_of_the_paper():
     assert learning_rate(0, config) == 2e-4
 
 
+def test_weights_may_be_named_by_a_path_object():
+    named = build_config(VideoConfig, None, {"weights": Path("a.safetensors"), "weights_fidelity": Path("b.safetensors")})
+    assert (named.weights, named.weights_fidelity) == ("a.safetensors", "b.safetensors")
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

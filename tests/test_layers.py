@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+import pipeline
+import swinir
+
 ROOT = Path(__file__).resolve().parents[1]
 
 ALLOWED = {
@@ -108,6 +111,11 @@ def test_importing_a_package_loads_nothing_heavy(package):
     loaded = {name.partition(".")[0] for name in result.stdout.split()}
     assert not loaded & {"torch", "numpy", "av", "ray", "pyarrow", "fsspec", "pydantic", "rich", "PIL"}
     assert result.stderr == ""
+
+
+@pytest.mark.parametrize("package", [pipeline, swinir])
+def test_what_a_package_offers_is_found_by_completion_and_help(package):
+    assert set(package.__all__) <= set(dir(package))
 
 
 def name_of(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,5 +39,5 @@ def test_the_function_of_the_package_is_the_same_job(tmp_path: Path) -> None:
     from pipeline import upscale_video as from_package
 
     source = write_video(tmp_path / "in.mp4", 10)
-    report = from_package(str(source), str(tmp_path / "out.mkv"), model="nearest-x3", preset="ultrafast")
+    report = from_package(os.fsencode(source), tmp_path / "out.mkv", model="nearest-x3", preset="ultrafast")
     assert (report["width"], report["height"], report["frames_out"]) == (192, 144, 10)
