@@ -187,8 +187,12 @@ def describe(config: SwinIRConfig) -> str:
 
 
 def build_network(config: SwinIRConfig, state: Mapping[str, Tensor]) -> SwinIR:
-    """The network with these weights (copied), in evaluation mode, wanting no gradients; names and shapes must all match."""
-    network = SwinIR(config)
+    """The network with these weights (copied), in float32 on the CPU, in evaluation mode, wanting no gradients.
+
+    Names and shapes must all match.
+    """
+    with torch.device("cpu"):  # whatever the caller has set as defaults
+        network = SwinIR(config).float()
     network.load_state_dict(state, strict=True)
     return network.eval().requires_grad_(False)
 

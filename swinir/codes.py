@@ -12,6 +12,16 @@ from torch import Tensor
 Pictures = NDArray[np.uint8] | NDArray[np.uint16]
 
 
+def shape_of(x: Tensor) -> tuple[int, int, int, int]:
+    """Of (N, C, H, W) floats or codes. Raises ValueError for what is no such tensor, or an empty one."""
+    if x.ndim != 4 or not (x.is_floating_point() or x.dtype in (torch.uint8, torch.uint16)):
+        raise ValueError(f"images are (N, C, H, W), floats or codes in uint8 or uint16, got {tuple(x.shape)} in {x.dtype}")
+    if 0 in x.shape:
+        raise ValueError(f"an image must hold at least one pixel, got shape {tuple(x.shape)}")
+    num, chans, height, width = x.shape
+    return num, chans, height, width
+
+
 def as_floats(x: Tensor) -> Tensor:
     """uint8 or uint16 codes of full range as float32 in [0, 1]; floats as they are."""
     return x if x.is_floating_point() else x.float() / torch.iinfo(x.dtype).max

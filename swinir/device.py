@@ -40,7 +40,7 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise ValueError(f"unknown device {name!r}; use auto, cpu or cuda") from error
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"device {name!r} is none that this program computes on; use auto, cpu or cuda")

@@ -87,7 +87,7 @@ class SwinIR(nn.Module):
         self.conv_after_body = residual_conv(dim, config.resi_connection)
         self._add_head(config)
         mean = RGB_MEAN if config.in_chans == 3 else (0.0,) * config.in_chans
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1), persistent=False)
 
     mean: Tensor  # (1, in_chans, 1, 1)
 

@@ -83,9 +83,9 @@ def taps(size: int, scale: Fraction, kernel: Kernel) -> tuple[Tensor, Tensor]:
     stretch = float(min(scale, Fraction(1)))
     function, support = kernel
     width = support / stretch
-    center = torch.arange(out_size, dtype=torch.float64) / float(scale) + 0.5 * (1 / float(scale) - 1)
+    center = torch.arange(out_size, dtype=torch.float64, device="cpu") / float(scale) + 0.5 * (1 / float(scale) - 1)
     first = torch.floor(center - width / 2)
-    position = first[None] + torch.arange(int(np.ceil(width)) + 2, dtype=torch.float64)[:, None]
+    position = first[None] + torch.arange(int(np.ceil(width)) + 2, dtype=torch.float64, device="cpu")[:, None]
     weights = function((center - position) * stretch)
     weights = weights / weights.sum(dim=0)
     mirrored = position.long() % (2 * size)

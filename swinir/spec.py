@@ -71,7 +71,7 @@ def load_spec(
     if tile is not None and tile < 1:
         raise ValueError(f"tile must be at least 1 input pixel, got {tile}")
     if ensemble not in SIZES:
-        raise ValueError(f"ensemble must be 1, the network alone, or 8, all flips and transposes, got {ensemble}")
+        raise ValueError(f"ensemble must be 1, the network alone, or 8, all flips and transposes, got {ensemble!r}")
     if weights_fidelity is not None and strength is None:
         raise ValueError(f"fidelity weights are for a strength; name one between 0 and 1, or leave {weights_fidelity} out")
     if strength is None and model != AUTO and preset(model).weightless:

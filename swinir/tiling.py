@@ -80,9 +80,9 @@ def blend_weights(spans: Sequence[Span], overlap: int, scale: int) -> list[Tenso
     size = spans[-1][1]
     trim = overlap / 4
     raws: list[Tensor] = []
-    total = torch.zeros(size * scale, dtype=torch.float64)
+    total = torch.zeros(size * scale, dtype=torch.float64, device="cpu")
     for start, stop in spans:
-        position = (torch.arange((stop - start) * scale, dtype=torch.float64) + 0.5) / scale
+        position = (torch.arange((stop - start) * scale, dtype=torch.float64, device="cpu") + 0.5) / scale
         raw = torch.ones_like(position)
         for edge_inside, distance in ((start > 0, position), (stop < size, stop - start - position)):
             if edge_inside and overlap:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from swinir.codes import Pictures, as_floats, to_codes
+from swinir.codes import Pictures, as_floats, shape_of, to_codes
 from swinir.cpu.blocks import FusedSwinIR
 from swinir.device import choose_device, choose_precision, choose_tile, is_out_of_memory, smallest_tile
 from swinir.engines import ways
@@ -139,7 +139,7 @@ class Upscaler:
         self._lock = threading.Lock()
         self._exact = self._network = network.to(self.device).eval()
         if isinstance(network, SwinIR):
-            with _CPU_LOCK:
+            with _CPU_LOCK, torch.autocast(self.device.type, enabled=False):
                 self._exact, self._network = ways(network, self.device, self.precision)
         engines = {FusedSwinIR: "compiled blocks", Recorded: "triton", TritonSwinIR: "triton"}
         self.engine = engines.get(type(self._network), "pytorch")
@@ -148,18 +148,17 @@ class Upscaler:
         """(H, W, 3), (H, W) or (N, H, W, 3), uint8 or uint16, RGB or grey; the same dtype and layout, ``scale`` times larger.
 
         Rounded half to even and clamped. Each image's output depends on that image alone. Raises ValueError for another
-        dtype or shape.
+        dtype or shape, TypeError for what is no array.
         """
+        if not isinstance(lr, np.ndarray):
+            raise TypeError(f"pictures are NumPy arrays, got {type(lr).__name__}; use np.asarray, or upscale() for tensors")
         if lr.dtype not in (np.uint8, np.uint16):
             raise ValueError(f"pictures are uint8 or uint16, got {lr.dtype}")
-        if not lr.flags.writeable or min(lr.strides) < 0:  # which PyTorch does not take
-            lr = lr.copy()
-        if lr.ndim == 2:
-            images = lr[None, None]
-        elif lr.ndim in (3, 4) and lr.shape[-1] == 3:
-            images = np.moveaxis(lr if lr.ndim == 4 else lr[None], -1, 1)
-        else:
+        if lr.ndim != 2 and (lr.ndim not in (3, 4) or lr.shape[-1] != 3):
             raise ValueError(f"pictures are (H, W, 3), (H, W) or (N, H, W, 3), got {lr.shape}")
+        if not lr.flags.behaved or min(lr.strides) < 0:  # which PyTorch does not take
+            lr = lr.copy()
+        images = lr[None, None] if lr.ndim == 2 else np.moveaxis(lr if lr.ndim == 4 else lr[None], -1, 1)
         num, chans, height, width = images.shape
         out: Pictures = np.empty((num, height * self.scale, width * self.scale, chans), lr.dtype)
         for start in range(0, num, self._batch):
@@ -180,10 +179,10 @@ class Upscaler:
         The result is float32 on the device of ``x``, wherever the model is: tiles go to the model and come back one by one.
         A grey model treats the channels of RGB one by one; an RGB model is given grey as three equal channels, and the mean
         of what it makes of them is returned. With a ``memory``, tiles that are as in the call before are not computed again.
-        Raises ValueError for other channels or an empty image, MemoryError where even the smallest tile does not fit,
+        Raises ValueError for another shape or an empty image, MemoryError where even the smallest tile does not fit,
         FloatingPointError where the output is not finite even in fp32.
         """
-        num, chans, height, width = x.shape
+        num, chans, height, width = shape_of(x)
         out = torch.empty((num, chans, height * self.scale, width * self.scale), dtype=torch.float32, device=x.device)
 
         def store(top: int, band: Tensor) -> None:
@@ -200,9 +199,7 @@ class Upscaler:
         the band (N, C, rows, W * scale), which it must not change, and gets all from the top again where memory ran out on the
         way.
         """
-        num, chans, height, width = x.shape
-        if 0 in x.shape:
-            raise ValueError(f"an image must hold at least one pixel, got shape {tuple(x.shape)}")
+        num, chans, height, width = shape_of(x)
         if self.in_chans not in (0, chans) and not {chans, self.in_chans} <= {1, 3}:
             raise ValueError(f"{self.name} works on {self.in_chans} channels, got {chans}")
         x = x.float() if x.is_floating_point() else x
@@ -269,7 +266,9 @@ class Upscaler:
         if self.device.type == "cuda":
             # For the process, and for a recording where it is made: cuDNN takes TF32, 10 bits of mantissa, unless told not to.
             torch.backends.cudnn.allow_tf32 = network is not self._exact
-        with _CPU_LOCK if self.device.type == "cpu" else nullcontext(), torch.inference_mode():
+        lock = _CPU_LOCK if self.device.type == "cpu" else nullcontext()
+        # A caller's autocast would round what is to be exact.
+        with lock, torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
             y: Tensor = network(x)
         if chans == 1 and self.in_chans == 3:
             y = y.mean(dim=1, keepdim=True)

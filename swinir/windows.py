@@ -53,7 +53,7 @@ def window_order(batch: int, height: int, width: int, window_size: int, shift: i
     The shifted grid is the image rolled up and left by ``shift`` (Swin paper, figure 4): windows in its last row or column
     hold pixels from opposite edges, which may not see each other.
     """
-    index = torch.arange(batch * height * width).view(batch, height, width)
+    index = torch.arange(batch * height * width, device="cpu").view(batch, height, width)
     if shift:
         index = index.roll((-shift, -shift), dims=(1, 2))
     rows, cols = height // window_size, width // window_size
@@ -67,11 +67,11 @@ def window_order(batch: int, height: int, width: int, window_size: int, shift: i
 
 def shift_masks(window_size: int, shift: int) -> Tensor:
     """(4, L, L): what to add to the attention of interior, right, bottom and corner windows, 0 or -100 as published."""
-    edge = (torch.arange(window_size) >= window_size - shift).long()
+    edge = (torch.arange(window_size, device="cpu") >= window_size - shift).long()
     right = edge.repeat(window_size)
     bottom = edge.repeat_interleave(window_size)
     regions = torch.stack([torch.zeros_like(right), right, bottom, right + 2 * bottom])
-    return (regions[:, :, None] != regions[:, None, :]) * -100.0
+    return (regions[:, :, None] != regions[:, None, :]).float() * -100.0
 
 
 def relative_position_index(window_size: int) -> Tensor:

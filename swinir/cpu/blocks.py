@@ -30,7 +30,8 @@ def fused(network: SwinIR, dtype: torch.dtype = torch.float32) -> SwinIR:
     if kernel is None:
         return network
     faster = FusedSwinIR(network, kernel, dtype)
-    x = torch.rand((1, network.config.in_chans, 16, 24), generator=torch.Generator().manual_seed(0))
+    shape, seeded = (1, network.config.in_chans, 16, 24), torch.Generator("cpu").manual_seed(0)
+    x = torch.rand(shape, generator=seeded, dtype=torch.float32, device="cpu")
     with torch.inference_mode():
         truth = network(x)
         # A compiler may be wrong about a processor; a wrong kernel is off by tenths.

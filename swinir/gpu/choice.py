@@ -135,7 +135,7 @@ def checked(network: SwinIR, rounded: SwinIR, choice: Choice) -> TritonSwinIR:
 def agrees(network: SwinIR, rounded: SwinIR, faster: SwinIR) -> bool:
     """Whether ``faster`` is about as far from float32 as ``rounded`` is; false where a value is not finite."""
     shape = (1, network.config.in_chans, *CHECKED_SIZE)
-    x = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(network.mean.device)
+    x = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu").to(network.mean.device)
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         truth = network(x)
     errors = [float((each(x) - truth).square().mean().sqrt()) for each in (faster, rounded)]

@@ -81,7 +81,7 @@ def fetching(tensors: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
     stream = stream_beside(device)
     stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):
-        there = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in tensors]
+        there = [torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=True) for tensor in tensors]
         for tensor, copy in zip(tensors, there, strict=True):
             copy.copy_(tensor, non_blocking=True)
             tensor.record_stream(stream)  # or its memory would be given away before

@@ -4,10 +4,12 @@ import pickle
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny import SMALL, as_tensor, network, picture, psnr
 from torch import nn
 
@@ -16,7 +18,9 @@ from swinir.cpu.blocks import multiplies_bfloat16
 from swinir.model import SwinIRConfig
 from swinir.resize import resize
 from swinir.spec import ModelSpec, load_spec
+from swinir.tiling import kept_weights
 from swinir.upscaler import Upscaler
+from swinir.windows import window_layout
 
 
 def tiny_spec(**changes) -> ModelSpec:
@@ -45,7 +49,9 @@ def test_baselines_repeat_pixels_exactly(model, shape, dtype):
 def test_pictures_may_lie_in_memory_in_any_order():
     lr = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     upscaler = Upscaler("nearest-x2", device="cpu")
-    for view in (lr[..., ::-1], lr[::-1], lr[:, ::-2]):
+    fields = np.zeros((5, 7), [("x", np.uint8), ("rgb", np.uint16, 3)])
+    fields["rgb"] = lr
+    for view in (lr[..., ::-1], lr[::-1], lr[:, ::-2], fields["rgb"]):
         assert np.array_equal(upscaler(view), upscaler(view.copy()))
 
 
@@ -140,6 +146,50 @@ def test_grey_pictures_through_rgb_models_and_rgb_through_grey_ones():
 def test_what_is_no_picture_is_refused(lr, message):
     with pytest.raises(ValueError, match=message):
         Upscaler.from_spec(tiny_spec())(lr)
+
+
+@pytest.mark.parametrize("lr", [Image.new("RGB", (4, 4)), torch.zeros(4, 4, 3, dtype=torch.uint8), [[[0, 0, 0]]], None])
+def test_what_is_no_array_is_refused_with_what_to_do(lr):
+    with pytest.raises(TypeError, match=rf"got {type(lr).__name__}; use np\.asarray, or upscale\(\) for tensors"):
+        Upscaler("nearest-x2", device="cpu")(lr)
+
+
+@pytest.mark.parametrize("x", [torch.zeros(3, 8, 8), torch.zeros(1, 3, 8, 8, dtype=torch.int64), torch.zeros(1, 3, 8, 8) > 0])
+def test_what_is_no_tensor_of_images_is_refused(x):
+    with pytest.raises(ValueError, match=r"images are \(N, C, H, W\), floats or codes in uint8 or uint16, got"):
+        Upscaler("nearest-x2", device="cpu").upscale(x)
+
+
+@contextmanager
+def default_dtype(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+CALLERS = {
+    "float64": lambda: default_dtype(torch.float64),
+    "bfloat16": lambda: default_dtype(torch.bfloat16),
+    "device": lambda: torch.device("meta"),
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "inference": torch.inference_mode,
+}
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+def test_what_the_caller_has_set_for_pytorch_changes_nothing(caller):
+    lr, spec = picture(70, 90), tiny_spec()
+    kept_weights.cache_clear()
+    window_layout.cache_clear()
+    with CALLERS[caller]():
+        there = Upscaler.from_spec(spec, "cpu")
+        result = there(lr)
+    here = Upscaler.from_spec(spec, "cpu")
+    assert there.engine == here.engine
+    assert np.array_equal(here(lr), result)
 
 
 @pytest.mark.parametrize("chans", [2, 4])
