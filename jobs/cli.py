@@ -47,7 +47,6 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text; standard error does so anyway
-    os.environ.setdefault("SVT_LOG", "1")  # errors only: SVT-AV1 prints paragraphs about itself whenever it is opened
     try:
         app()
     except UpscaleError as error:

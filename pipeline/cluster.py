@@ -80,11 +80,11 @@ def _joined(address: str | None, task: object) -> Iterator[bool]:
             f"--address {address}: Ray Client cannot stream progress; run this command on a node of the cluster with "
             "--address auto, or through 'ray job submit'"
         )
-    with environment("RAY_USAGE_STATS_ENABLED", "0"):
+    with _environment("RAY_USAGE_STATS_ENABLED", "0"):
         if not address or address == "local":
             with ExitStack() as stack:
                 for name, value in _LOCAL_ENVIRONMENT.items():
-                    stack.enter_context(environment(name, value))
+                    stack.enter_context(_environment(name, value))
                 stack.enter_context(_started(_local_arguments(), "start Ray on this machine"))
                 yield False
         else:
@@ -142,7 +142,7 @@ def _replace_in_ray(module: str, name: str, function: Callable[..., object]) -> 
 
 
 @contextmanager
-def environment(name: str, value: str) -> Iterator[None]:
+def _environment(name: str, value: str) -> Iterator[None]:
     """Set a variable that is not set, inside the block."""
     if name in os.environ:
         yield

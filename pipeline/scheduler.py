@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from pipeline.backlog import Backlog
-from pipeline.commands import OVERLAPPING, Assign, Command, KillWorker, Policy, Quarantine, Split, StartWorker
+from pipeline.commands import Assign, Command, KillWorker, Policy, Quarantine, Split, StartWorker
 from pipeline.pool import Case, Job, Phase, Slot, Worker
 from pipeline.units import Cause, Unit
 
@@ -262,10 +262,9 @@ class Scheduler:
         reserved = self._reserve(ready)
         others = [worker for worker in ready if worker not in reserved and not self._workers[worker].alone]
         for level in range(self.policy.depth):
-            # What others would miss: workers that are about to be ready as many units as this one has, those at work the next.
-            kept = self._num_opening * level + (len(ready) - 1) * max(0, level + 1 - OVERLAPPING)
             for worker in others:
-                if self._backlog.num_ready_to_run <= kept:
+                # A worker that is about to be ready would miss as many units as this one has.
+                if self._backlog.num_ready_to_run <= self._num_opening * level:
                     return commands
                 if len(self._workers[worker].jobs) == level and (unit := self._backlog.take(partial(self._may_take, worker))):
                     commands.append(self._assign(worker, unit, now))

@@ -135,7 +135,7 @@ class SwinIR(nn.Module):
         return self._enlarged(self._features(x), x)
 
     def _enlarged(self, features: Tensor, x: Tensor) -> Tensor:
-        """What becomes of features, and of ``x``, which is in the range of the network."""
+        """What becomes of features; ``x`` is for ``_head``."""
         with torch.autocast(x.device.type, enabled=False):
             x = self._head(features, x)
         return torch.add(self.mean, x, alpha=1 / self.config.img_range)  # in one pass over what is large

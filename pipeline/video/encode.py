@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,8 @@ def configure(context: VideoCodecContext, spec: EncodeSpec) -> None:
     if spec.global_header:
         context.flags |= Flags.global_header
     context.options = encoder_options(spec)
+    if spec.codec == "libsvtav1":
+        os.environ.setdefault("SVT_LOG", "1")  # errors alone: it prints paragraphs about itself whenever it is opened
 
 
 def encoder_options(spec: EncodeSpec) -> dict[str, str]:

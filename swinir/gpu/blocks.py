@@ -71,7 +71,7 @@ class TritonSwinIR(SwinIR):
         x = x.contiguous()
         features = self._features(x)
         if self._last is None:
-            return self._enlarged(features, x)  # those heads do not look at x
+            return self._enlarged(features, x)  # of a head that does not look at x
         with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
             made = self._last(channels_last(features))
         return made if self.config.upsampler else x + made

@@ -36,17 +36,6 @@ def test_b3_one_process_two_cpu_workers_and_two_gpu_workers_give_the_same_bytes(
     assert numbers(tmp_path / "here.mp4", scale=2) == list(range(150))
 
 
-def test_the_function_prints_no_more_than_the_command(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("SVT_LOG", raising=False)
-    source = write_video(tmp_path / "in.mp4", 10)
-    capfd.readouterr()
-    from_package(source, tmp_path / "out.mkv", model="nearest-x2", codec="libsvtav1", preset="12")
-    assert "Svt[" not in "".join(capfd.readouterr())
-    assert "SVT_LOG" not in os.environ
-
-
 def test_the_function_of_the_package_is_the_same_job(tmp_path: Path) -> None:
     source = write_video(tmp_path / "in.mp4", 10)
     report = from_package(os.fsencode(source), tmp_path / "out.mkv", model="nearest-x3", preset="ultrafast")

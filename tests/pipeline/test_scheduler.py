@@ -71,15 +71,6 @@ def test_a_deep_worker_leaves_as_many_units_for_those_that_are_about_to_be_ready
     assert assigned(scheduler.decide(1)) == [(0, "u0"), (0, "u1"), (0, "u2")]
 
 
-def test_of_the_last_units_a_deep_worker_leaves_some_for_those_at_work() -> None:
-    scheduler = Scheduler(map(make_unit, range(12)), Policy(depth=8), 4)
-    first = assigned(drive(scheduler))
-    assert [worker for worker, _ in first] == [0, 1, 2, 3, 0, 1, 2, 3, 0]
-    for worker, unit in first[:1] + first[4:5] + first[8:]:
-        scheduler.unit_done(worker, unit, 1)
-    assert assigned(scheduler.decide(1)) == [(0, "u9"), (0, "u10")]
-
-
 def test_a_deep_worker_alone_takes_all_that_it_can() -> None:
     assert len(assigned(drive(Scheduler(map(make_unit, range(7)), Policy(depth=8), 1)))) == 7
 

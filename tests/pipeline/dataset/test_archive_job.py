@@ -197,6 +197,8 @@ def test_requests_that_cannot_be_met_end_before_any_work(tmp_path: Path, images:
         images("", tmp_path / "out")
     with pytest.raises(ConfigError, match="the destination is '', which names nothing"):
         images(tmp_path / "in", "")
+    with pytest.raises(ConfigError, match=r"the destination is 'a\\x00b', which names nothing"):
+        images(tmp_path / "in", "a\0b")
     with pytest.raises(ConfigError, match="create it first"):
         images(tmp_path / "in", tmp_path / "no/where")
     (tmp_path / "full").mkdir()
