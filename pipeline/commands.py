@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pipeline.units import Unit
 
 OVERLAPPING = 2  # units in flight per worker, at least: while one is read or stored, another is computed
-MOST_IN_FLIGHT = 16  # of a kill, as much is lost; and a GPU that outruns sixteen encoders there is not
+MOST_IN_FLIGHT = 16  # as many does a kill undo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

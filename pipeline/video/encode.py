@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -57,8 +56,6 @@ def configure(context: VideoCodecContext, spec: EncodeSpec) -> None:
     if spec.global_header:
         context.flags |= Flags.global_header
     context.options = encoder_options(spec)
-    if spec.codec == "libsvtav1":
-        os.environ.setdefault("SVT_LOG", "1")  # errors alone: it prints paragraphs about itself whenever it is opened
 
 
 def encoder_options(spec: EncodeSpec) -> dict[str, str]:
