@@ -92,7 +92,7 @@ def test_each_gpu_worker_has_a_gpu_of_its_own_and_a_cpu_worker_none(store: Store
 def test_a_gpu_worker_runs_as_many_units_at_once_as_its_machine_feeds(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "nodes", lambda: [{"CPU": 16.0, "GPU": 1.0, "memory": 1e12}])
     events: list[Event] = []
-    run(store, make_units(12, num_items=2), RunOptions(device="cuda", unit_cpus=4), events, seconds=1.0)
+    run(store, make_units(4, num_items=2), RunOptions(device="cuda", unit_cpus=4), events, seconds=4.0)
     running: set[str] = set()
     most = 0
     for event in events:
