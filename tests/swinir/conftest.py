@@ -57,6 +57,12 @@ def bfloat16_products(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def drawn_alike() -> None:
+    """What tests draw does not depend on those before them."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """Networks this small gain nothing from more, and on a busy machine waiting for one another costs most of the time."""
     before = torch.get_num_threads()

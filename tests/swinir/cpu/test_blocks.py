@@ -109,7 +109,7 @@ def test_what_a_lesser_processor_would_run(without):
         x = torch.rand(2, 3, 37, 50)
         with torch.inference_mode():
             clean, after_damage = faster(x), faster(damaged(x))[1]
-            assert (clean - model(x)).abs().max() < (1e-5 if dtype == torch.float32 else 1e-2)
+            assert (clean - model(x)).abs().max() < (1e-5 if dtype == torch.float32 else 2e-2)
         assert torch.equal(after_damage, clean[1])
 
 
