@@ -231,7 +231,8 @@ class Scheduler:
 
     def _resize(self, now: float) -> list[Command]:
         """As many workers as there are units for, up to ``max_workers``; those without a unit go, the youngest first."""
-        wanted = min(self.max_workers, self.num_in_flight + (0 if self.draining else len(self._backlog)))
+        pending = 0 if self.draining else len(self._backlog)
+        wanted = min(self.max_workers, pending + self.num_in_flight)
         commands: list[Command] = []
         idle = [worker for worker, state in self._workers.items() if not state.jobs]
         idle.sort(key=lambda worker: (self._workers[worker].phase is Phase.PENDING, worker))

@@ -26,8 +26,8 @@ class Metadata:
     """What belongs to a picture beside its pixels, each as its file holds it.
 
     ``exif`` is a TIFF structure, already upright and without its thumbnail. ``segments`` (whole JPEG markers: IPTC, the rest
-    of long XMP), ``comment`` and ``chunks`` go back into files of the kind that they came from; an AVIF's
-    colours and a JPEG's aspect without a unit are chunks too.
+    of long XMP), ``comment`` and ``chunks`` go back into files of the kind that they came from; an AVIF's colours and a JPEG's
+    aspect without a unit are chunks too.
     """
 
     exif: bytes | None = None
