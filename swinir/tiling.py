@@ -109,6 +109,9 @@ def blended_bands(
     """
     height, width = x.shape[-2:]
     rows, columns = plan_axis(height, tile, overlap, window), plan_axis(width, tile, overlap, window)
+    if len(rows) == len(columns) == 1:
+        yield 0, run([pad_to_windows(x, window)])[0][..., : height * scale, : width * scale]
+        return
     row_weights, column_weights = (kept_weights(tuple(spans), overlap, scale, x.device) for spans in (rows, columns))
     above: Tensor | None = None  # what the rows of tiles so far add to the one at hand
     for index, (top, bottom) in enumerate(rows):
@@ -118,9 +121,6 @@ def blended_bands(
         )
         strip = pad_to_windows(strip, window)
         outputs = run([strip[..., left:right] for left, right in columns])
-        if len(rows) == len(columns) == 1:
-            yield 0, outputs[0][..., : height * scale, : width * scale]
-            return
         band = outputs[0].new_zeros((*outputs[0].shape[:2], (bottom - top) * scale, columns[-1][1] * scale))
         if above is not None:
             band[..., : above.shape[-2], :] = above
