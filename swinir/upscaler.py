@@ -39,8 +39,7 @@ class Upscaler:
     ``scale``, ``name`` (with a "+" for a self-ensemble), ``weights_sha256`` ("" without weights), ``in_chans`` (0 takes any
     number), ``device``, ``precision`` ("fp32" or "bf16"), ``engine`` ("pytorch", "compiled blocks" or "triton"), ``tile``
     (input pixels; smaller once memory ran out), ``nonfinite_tiles`` (how many had to be computed again in fp32). ``warn`` is
-    called with one line where the work goes on but someone should know.
-    May be called from several threads.
+    called with one line where the work goes on but someone should know. May be called from several threads.
     """
 
     scale: int
@@ -183,13 +182,21 @@ class Upscaler:
         FloatingPointError where the output is not finite even in fp32.
         """
         num, chans, height, width = shape_of(x)
-        out = torch.empty((num, chans, height * self.scale, width * self.scale), dtype=torch.float32, device=x.device)
+        shape = (num, chans, height * self.scale, width * self.scale)
+        # Room for what comes in several bands is taken first: where there is none, smaller tiles are no help.
+        made: list[Tensor] = [x.new_empty(shape, dtype=torch.float32)] if max(height, width) > self.tile else []
 
         def store(top: int, band: Tensor) -> None:
-            out[:, :, top : top + band.shape[2]] = band
+            whole = band.shape == shape and band.is_contiguous() and band.untyped_storage().nbytes() == band.nbytes
+            # What a SwinIR gives nothing else holds; another module may give what it got, or keep what it gives.
+            if whole and memory is None and isinstance(self._exact, SwinIR):
+                made[:] = [band.detach()]  # or gradients could not pass through what changes it in place
+            else:
+                made[:] = made or [x.new_empty(shape, dtype=torch.float32)]
+                made[0][:, :, top : top + band.shape[2]] = band
 
         self.stream(x, store, memory)
-        return out
+        return made[0]
 
     @torch.no_grad()
     def stream(self, x: Tensor, store: Callable[[int, Tensor], None], memory: TileMemory | None = None) -> None:
@@ -239,17 +246,15 @@ class Upscaler:
     def _run(self, tiles: list[Tensor]) -> list[Tensor]:
         """The outputs of tiles of one shape, in batches of one size whatever there is to do."""
         stack = as_floats(in_one(tiles))
-        batches = torch.split(stack, self._together(stack))
+        batches = in_parts(stack, self._together(stack))
         outputs = [self._forward(self._network, batch) for batch in batches]
         # One question to the device for the whole row; a plain baseline may pass on what is not finite. Where a value is not, a
         # sum is not either, which reads the output once instead of five times.
-        finite = [True] * len(outputs)
         if self.in_chans:
-            finite = [math.isfinite(total) for total in torch.stack([output.sum() for output in outputs]).tolist()]
-        for index, batch in enumerate(batches):
-            if not finite[index]:
-                outputs[index] = self._recompute(batch, outputs[index])
-        return list(torch.split(in_one(outputs), len(tiles[0])))
+            for index, total in enumerate(in_one([output.sum().view(1) for output in outputs]).tolist()):
+                if not math.isfinite(total):
+                    outputs[index] = self._recompute(batches[index], outputs[index])
+        return in_parts(in_one(outputs), len(tiles[0]))
 
     def _together(self, tiles: Tensor) -> int:
         """How many tiles of that shape go through the network at once: large ones keep a device busy by themselves."""
@@ -257,18 +262,17 @@ class Upscaler:
 
     def _forward(self, network: nn.Module, batch: Tensor) -> Tensor:
         """One batch of tiles through a network, on the device of ``batch`` again."""
-        num, chans = batch.shape[:2]
-        padding = batch[-1:].expand(self._together(batch) - num, -1, -1, -1)
-        x = torch.cat([batch, padding]) if len(padding) else batch
-        x = x.to(self.device)
+        num, chans, kind = *batch.shape[:2], self.device.type
+        x = in_one([batch, *(batch[-1:] for _ in range(num, self._together(batch)))]).to(self.device)
         if chans == 1 and self.in_chans == 3:
             x = x.expand(-1, 3, -1, -1)
-        if self.device.type == "cuda":
+        if kind == "cuda":
             # For the process, and for a recording where it is made: cuDNN takes TF32, 10 bits of mantissa, unless told not to.
             torch.backends.cudnn.allow_tf32 = network is not self._exact
-        lock = _CPU_LOCK if self.device.type == "cpu" else nullcontext()
-        # A caller's autocast would round what is to be exact.
-        with lock, torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
+        lock = _CPU_LOCK if kind == "cpu" else nullcontext()
+        # A caller's autocast would round what is to be exact; to turn it off takes its time even where it is off.
+        plain = torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+        with lock, plain:
             y: Tensor = network(x)
         if chans == 1 and self.in_chans == 3:
             y = y.mean(dim=1, keepdim=True)
@@ -288,3 +292,8 @@ class Upscaler:
 def in_one(tensors: list[Tensor]) -> Tensor:
     """One behind another; one alone as it is, since a copy of what is large takes time."""
     return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
+
+
+def in_parts(tensor: Tensor, size: int) -> list[Tensor]:
+    """The reverse: ``size`` each, what is left in the last."""
+    return [tensor] if len(tensor) <= size else list(torch.split(tensor, size))

@@ -18,6 +18,8 @@ KEPT = 2  # shapes; the memory that each works in stays its own
 MOST_SAMPLES = 8 << 20  # of an input: what takes longer hides what the host does
 
 
+@torch.inference_mode(False)  # or what is recorded within that mode could not be replayed outside of it
+@torch.no_grad()
 def recorded(network: nn.Module, x: Tensor) -> Pass:
     """A pass of ``network`` for inputs like ``x``, which are on a CUDA device, as a graph.
 

@@ -17,6 +17,7 @@ from swinir.checkpoint import to_bytes, weights_digest
 from swinir.cpu.blocks import multiplies_bfloat16
 from swinir.model import SwinIRConfig
 from swinir.resize import resize
+from swinir.reuse import TileMemory
 from swinir.spec import ModelSpec, load_spec
 from swinir.tiling import kept_weights
 from swinir.upscaler import Upscaler
@@ -187,6 +188,7 @@ def test_what_the_caller_has_set_for_pytorch_changes_nothing(caller):
     with CALLERS[caller]():
         there = Upscaler.from_spec(spec, "cpu")
         result = there(lr)
+    assert np.array_equal(there(lr), result)
     here = Upscaler.from_spec(spec, "cpu")
     assert there.engine == here.engine
     assert np.array_equal(here(lr), result)
@@ -232,6 +234,49 @@ def test_bfloat16_is_close_to_float32():
 
 def test_the_result_can_be_changed_in_place():
     Upscaler.from_spec(tiny_spec()).upscale(torch.rand(1, 3, 8, 8)).mul_(2)
+
+
+class Last(nn.Module):
+    """Keeps the last that ``network`` gave."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.given = network, torch.empty(0)
+
+    def forward(self, x):
+        self.given = self.network(x).contiguous()
+        return self.given
+
+
+def test_what_a_swinir_gives_for_a_whole_picture_is_the_result():
+    up = Upscaler.from_network(network(), scale=2, device="cpu", precision="fp32")
+    up._network = last = Last(network())
+    result, factor = up.upscale(torch.rand(1, 3, 16, 24)), torch.ones(1, requires_grad=True)
+    assert result.data_ptr() == last.given.data_ptr()
+    result.mul_(factor).sum().backward()  # it takes part in gradients, as any tensor does
+    for x, memory in ((torch.rand(1, 3, 15, 24), None), (torch.rand(1, 3, 16, 24), TileMemory())):
+        result = up.upscale(x, memory)
+        assert result.is_contiguous()
+        assert result.untyped_storage().data_ptr() != last.given.untyped_storage().data_ptr()
+
+
+def test_a_result_holds_no_more_memory_than_it_needs():
+    up = Upscaler.from_network(network(), scale=2, device="cpu", precision="fp32", batch=4)
+    up._network = Last(network())
+    result = up.upscale(torch.rand(1, 3, 16, 24))
+    assert result.untyped_storage().nbytes() == result.nbytes
+
+
+def test_a_network_may_give_the_same_tensor_again():
+    class Same(nn.Module):
+        kept = torch.empty(1, 3, 16, 24)
+
+        def forward(self, x):
+            return self.kept.copy_(x)
+
+    up = Upscaler.from_network(Same(), scale=1, device="cpu")
+    results = [up.upscale(torch.full((1, 3, 16, 24), value)) for value in (0.25, 0.5)]
+    assert [float(result.mean()) for result in results] == [0.25, 0.5]
 
 
 def test_one_tile_alone_is_not_copied_and_yet_the_result_is_the_callers_own():
