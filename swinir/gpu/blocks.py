@@ -15,7 +15,7 @@ from swinir.gpu.ordered import DirectBlock, fits
 from swinir.gpu.packing import LAUNCHES, ONES, Launch, PackedBlock, parts
 from swinir.model import SwinIR
 
-PIXELS = 64  # of a row that a program of the first convolution takes, or of the last
+PIXELS = 64  # of a row, at least, that a program of the first convolution takes, or of the last
 JOINED = 4096  # values that a program between blocks and convolutions holds of each tensor, or somewhat more
 MAX_PLACES = 2**31  # of a batch: the kernels count in 32 bits
 MAX_PROGRAMS = 2**16  # images, rows of windows or parts of rows: a grid has fewer
@@ -99,6 +99,13 @@ class TritonSwinIR(SwinIR):
         return features_BHWC.permute(0, 3, 1, 2)
 
 
+def pixels_of(channels: int) -> int:
+    """Of a row that a program of the first convolution takes, or of the last, with so many channels and sums a pixel: as many
+    as need no more registers than there are.
+    """
+    return 2 * PIXELS if channels <= 96 else PIXELS
+
+
 class First:
     """The first convolution, the LayerNorm behind it and the bias behind the body, as ``first_kernel`` and ``again_kernel``
     read them: padded, in float32.
@@ -125,9 +132,10 @@ class First:
         """
         batch, _, height, width = x_BSHW.shape
         c, more = self._parts
-        self._kernel[height, -(-width // PIXELS), batch](
+        block = pixels_of(self._factors + c + more)
+        self._kernel[height, -(-width // block), batch](
             x_BSHW, self._mean, self._weight, self._bias, out_BHWC, height, width,
-            S=self._chans, P=self._factors, DIM=self._dim, EPS=self._eps, C_PAD=c, C_MORE=more, BLOCK=PIXELS,
+            S=self._chans, P=self._factors, DIM=self._dim, EPS=self._eps, C_PAD=c, C_MORE=more, BLOCK=block,
             RANGE=self._range, PRECISION=self._precision, num_warps=4,
         )  # fmt: skip
 
@@ -135,9 +143,10 @@ class First:
         """The same through the convolution, + the bias behind the body + ``y``, into ``out``."""
         batch, _, height, width = x_BSHW.shape
         c, more = self._parts
-        self._again[height, -(-width // PIXELS), batch](
+        block = pixels_of(self._factors + c + more)
+        self._again[height, -(-width // block), batch](
             x_BSHW, self._mean, self._weight, self._bias, y_BHWC, out_BHWC, height, width,
-            S=self._chans, P=self._factors, ALL=c + more, CHUNK=min(more or c, 64), BLOCK=PIXELS, RANGE=self._range,
+            S=self._chans, P=self._factors, ALL=c + more, CHUNK=min(more or c, 64), BLOCK=block, RANGE=self._range,
             PRECISION=self._precision, num_warps=4,
         )  # fmt: skip
 
@@ -166,11 +175,11 @@ class Last:
     def __call__(self, x_BHWC: Tensor) -> Tensor:
         """(B, H, W, C), padded, to (B, colours, H * scale, W * scale) float32 in the range of pictures."""
         batch, height, width, _ = x_BHWC.shape
-        scale = self._scale
+        scale, block = self._scale, pixels_of(self._width + self._bias.shape[1])
         out = x_BHWC.new_empty((batch, self._num // scale**2, height * scale, width * scale), dtype=torch.float32)
-        self._kernel[height, -(-width // PIXELS), batch](
+        self._kernel[height, -(-width // block), batch](
             x_BHWC, self._weight, self._bias, out, height, width,
-            SCALE=scale, NUM=self._num, OUT=self._bias.shape[1], ALL=self._width, CHUNK=self._chunk, BLOCK=PIXELS,
+            SCALE=scale, NUM=self._num, OUT=self._bias.shape[1], ALL=self._width, CHUNK=self._chunk, BLOCK=block,
             RANGE=self._range, PRECISION=self._precision, num_warps=4,
         )  # fmt: skip
         return out

@@ -59,7 +59,8 @@ class DirectBlock(PackedBlock):
         self._fc2 = self._fc2[:, channels].contiguous()
         self._bias = as_loaded(self._bias)
         suits = dtype == torch.bfloat16 and (dim, heads, self._shape[3], self._padded[3]) == PERSISTENT
-        self._summing = with_sums(self._qkv, self._proj) if suits else None
+        # Of windows without a mask.
+        self._persistent = (*with_sums(self._qkv, self._proj), self._bias[0].float().exp2().to(dtype)) if suits else None
 
     def attend(self, x_BHWC: Tensor, out_BHWC: Tensor, launch: Launch, *, whole: bool) -> None:
         """All of the block, by the kernel: ``launch`` is one of DIRECT_LAUNCHES and ``whole`` is true."""
@@ -68,7 +69,7 @@ class DirectBlock(PackedBlock):
         batch, height, width, _ = x_BHWC.shape
         rows, cols = height // 8, width // 8
         inner_rows, inner_cols = rows - bool(self._shift), cols - bool(self._shift)
-        if launch.persistent and self._summing:
+        if launch.persistent and self._persistent:
             gpu = torch.cuda.get_device_properties(x_BHWC.device)
             num_programs = gpu.multi_processor_count
             # Compiled for another than Hopper, LLVM ends the process: no exception, which the choice could go on after. AMD's
@@ -76,7 +77,7 @@ class DirectBlock(PackedBlock):
             is_hopper = gpu.major == 9 and torch.version.hip is None
             if is_hopper and can_walk(inner_rows, inner_cols, num_programs):
                 for x_HWC, out_HWC in zip(x_BHWC, out_BHWC, strict=True):
-                    self._walk(x_HWC, out_HWC, inner_rows, inner_cols, num_programs, *self._summing)
+                    self._walk(x_HWC, out_HWC, inner_rows, inner_cols, num_programs, self._persistent)
                 if self._shift:
                     self._run(x_BHWC, out_BHWC, launch, (rows + cols - 1, 1, batch), edges=True)
                 return
@@ -93,13 +94,15 @@ class DirectBlock(PackedBlock):
             num_warps=launch.num_warps, num_stages=launch.num_stages, maxnreg=launch.max_registers,
         )  # fmt: skip
 
-    def _walk(self, x_HWC: Tensor, out_HWC: Tensor, rows: int, cols: int, num_programs: int, qkv: Tensor, proj: Tensor) -> None:
+    def _walk(
+        self, x_HWC: Tensor, out_HWC: Tensor, rows: int, cols: int, num_programs: int, own: tuple[Tensor, Tensor, Tensor]
+    ) -> None:
         """All windows that do not wrap around."""
         from swinir.gpu.persistent import persistent_kernel
 
-        width = x_HWC.shape[1]
+        width, (qkv, proj, factors) = x_HWC.shape[1], own
         persistent_kernel[(num_programs,)](
-            x_HWC, out_HWC, qkv, self._bias[0], proj, self._fc1, self._fc2,
+            x_HWC, out_HWC, qkv, factors, proj, self._fc1, self._fc2,
             width, self._shift * (width + 1), -(-(2**32) // cols), 8 * (width - cols), rows * cols, num_warps=4,
         )  # fmt: skip
 

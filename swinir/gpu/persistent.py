@@ -1,8 +1,11 @@
 """The layer of ``direct.py`` for windows without a mask, on Hopper GPUs: one program a multiprocessor, for all windows.
 
 What bounds one program a window is to read all weights and the position bias anew each time, 131 KB from the second cache. Here
-they are read once and stay in shared memory, the bias in float32 and in the order of the accumulators. Four groups of four
-warps take windows of their own, one after another, and load the next before they are done with the one at hand.
+they are read once and stay in shared memory. Four groups of four warps take windows of their own, one after another, and load
+the next before they are done with the one at hand.
+
+The position bias comes as factors, 2 to its power, of the weights of the softmax, in bfloat16 as those are: added to the scores
+it would have to be there before them, in float32, and shared memory is what has the most to do.
 
 That takes shared memory and warps by name, so it is written in Gluon, which is Triton's language one level down, and for one
 shape: 60 channels in 6 heads, 120 hidden ones, padded as for ``direct.py``. Triton's interpreter does not run Gluon.
@@ -17,12 +20,15 @@ from __future__ import annotations
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.ampere.async_copy import async_copy_global_to_shared as copy
+from triton.experimental.gluon.language.nvidia.ampere.async_copy import commit_group, wait_group
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, warpgroup_mma, warpgroup_mma_wait
 
 from swinir.gpu.gelu import ASM
 
 barrier = getattr(gl, "barrier", None) or gl.thread_barrier  # of Triton 3.7, of 3.6
 GELU = gl.constexpr(ASM.value)
+TIMES = gl.constexpr("{ .reg .b32 x; cvt.rn.bf16x2.f32 x, $2, $1; mul.rn.bf16x2 $0, x, $3; }")
 DIM, HEADS, EPS = gl.constexpr(60), gl.constexpr(6), gl.constexpr(1e-5)
 REGISTERS = gl.constexpr(128)  # of a thread
 
@@ -35,7 +41,6 @@ A_16 = gl.constexpr(gl.DotOperandLayout(0, MMA_16.value, 2))
 LOAD_PAIRS = gl.constexpr(gl.BlockedLayout([1, 1, 4], [1, 8, 4], [1, 4, 1], [2, 1, 0]))
 STORE_X = gl.constexpr(gl.BlockedLayout([1, 1, 8], [1, 8, 4], [1, 4, 1], [2, 1, 0]))
 LOAD_8 = gl.constexpr(gl.BlockedLayout([8], [32], [4], [0]))
-LOAD_4 = gl.constexpr(gl.BlockedLayout([4], [32], [4], [0]))
 LOAD_64 = gl.constexpr(gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0]))
 LOAD_32 = gl.constexpr(gl.BlockedLayout([1, 8], [8, 4], [4, 1], [1, 0]))
 SHARED_64 = gl.constexpr(gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=2))
@@ -65,18 +70,9 @@ def to_memory(x):
 
 
 @gluon.jit
-def keep_bias(bias, shared):
-    """In float32, and each thread's values by fours."""
-    x = gl.reshape(gl.load(bias + gl.arange(0, 4096, layout=LOAD_8)), [4, 4, 8, 4, 2, 2, 2])  # q, w, i, j, e, r, d
-    x = gl.reshape(gl.permute(x, [1, 5, 2, 0, 4, 3, 6]), [64, 64])
-    x = gl.reshape(gl.convert_layout(x, MMA_64).to(gl.float32), [4, 2, 8, 8, 4, 2])  # w, r, i, n, j, d
-    shared.store(as_placed(gl.reshape(gl.permute(x, [3, 0, 2, 4, 1, 5]), [4096]), LOAD_4))
-
-
-@gluon.jit
-def kept_bias(shared):
-    x = gl.reshape(shared.load(LOAD_4), [8, 4, 8, 4, 2, 2])  # n, w, i, j, r, d
-    return as_placed(gl.reshape(gl.permute(x, [1, 4, 2, 0, 3, 5]), [64, 64]), MMA_64)
+def kept_factors(shared):
+    x = gl.reshape(shared.load(LOAD_8), [4, 4, 8, 4, 2, 2, 2])  # q, w, i, j, e, r, d
+    return as_placed(gl.reshape(gl.permute(x, [1, 5, 2, 0, 4, 3, 6]), [64, 64]), MMA_64)
 
 
 @gluon.jit
@@ -107,14 +103,18 @@ def over_sums(out):
 
 
 @gluon.jit
-def one_head(q, k_shared, v_shared, bias_shared):
-    scores = warpgroup_mma(as_placed(q, A_64), k_shared.permute([1, 0]), kept_bias(bias_shared))
-    weights = as_placed(gl.exp2(scores).to(gl.bfloat16), A_16)
-    return over_sums(warpgroup_mma(weights, v_shared, gl.zeros([64, 16], gl.float32, layout=MMA_16), use_acc=False))
+def one_head(q, k_shared, v_shared, factors_shared):
+    zero = gl.zeros([64, 64], gl.float32, layout=MMA_64)
+    scores = warpgroup_mma(as_placed(q, A_64), k_shared.permute([1, 0]), zero, use_acc=False)
+    weights = gl.inline_asm_elementwise(
+        TIMES, "=r,f,f,r", [gl.exp2(scores), kept_factors(factors_shared)], dtype=gl.bfloat16, is_pure=True, pack=2
+    )
+    zero = gl.zeros([64, 16], gl.float32, layout=MMA_16)
+    return over_sums(warpgroup_mma(as_placed(weights, A_16), v_shared, zero, use_acc=False))
 
 
 @gluon.jit
-def add_heads(y, x, pair, qkv_shared, proj_shared, bias_shared, k0_shared, k1_shared, v0_shared, v1_shared):
+def add_heads(y, x, pair, qkv_shared, proj_shared, factors_shared, k0_shared, k1_shared, v0_shared, v1_shared):
     """To y what two heads give, of x, which is normalized."""
     zero = gl.zeros([64, 32], gl.float32, layout=MMA_32)
     # In three products, or their sums do not fit into the registers beside the rest.
@@ -131,8 +131,8 @@ def add_heads(y, x, pair, qkv_shared, proj_shared, bias_shared, k0_shared, k1_sh
     fence_async_shared()
     barrier()  # every warp's fence comes before any warp's product
     q0, q1 = in_two(q.to(gl.bfloat16))
-    out0 = one_head(q0, k0_shared, v0_shared, bias_shared.index(pair * 2))
-    out1 = one_head(q1, k1_shared, v1_shared, bias_shared.index(pair * 2 + 1))
+    out0 = one_head(q0, k0_shared, v0_shared, factors_shared.index(pair * 2))
+    out1 = one_head(q1, k1_shared, v1_shared, factors_shared.index(pair * 2 + 1))
     out = gl.reshape(gl.permute(gl.join(out0, out1), [0, 2, 1]), [64, 32])
     return warpgroup_mma(as_placed(out, A_64), proj_shared.index(pair), y)
 
@@ -168,7 +168,7 @@ def places(width, layout: gl.constexpr, NUM: gl.constexpr):
 def windows(group: gl.constexpr, walk, kept, own):
     """What one group of warps does."""
     x_TC, out_TC, width, magic, more, num_windows = walk
-    qkv_shared, proj_shared, fc1_shared, fc2_shared, bias_shared = kept
+    qkv_shared, proj_shared, fc1_shared, fc2_shared, factors_shared = kept
     k0_shared, k1_shared, v0_shared, v1_shared = own
     column = gl.arange(0, 64, layout=gl.SliceLayout(0, MMA_64))
     channel = column // 32 * 32 + column % 8 // 2 * 8 + column // 16 % 2 * 4 + column // 8 % 2 * 2 + column % 2
@@ -181,7 +181,7 @@ def windows(group: gl.constexpr, walk, kept, own):
         y = to_columns(raw)
         x = as_placed(normalized(y, channel >= DIM), A_32)
         for pair in range(0, HEADS // 2):
-            y = add_heads(y, x, pair, qkv_shared, proj_shared, bias_shared, k0_shared, k1_shared, v0_shared, v1_shared)
+            y = add_heads(y, x, pair, qkv_shared, proj_shared, factors_shared, k0_shared, k1_shared, v0_shared, v1_shared)
         raw = gl.load(x_pairs + (place(gl.minimum(window + step, last), magic, more) * 32 + loads))
         z = as_placed(normalized(y, channel >= DIM), A_64)
         for half in range(0, 2):
@@ -200,37 +200,41 @@ def keys_and_values():
 
 
 @gluon.jit(do_not_specialize=["width", "start", "magic", "more", "num_windows"])
-def persistent_kernel(x_TC, out_TC, qkv_3CE, bias_KL, proj_EC, fc1_CH, fc2_HC, width, start, magic, more, num_windows):
+def persistent_kernel(x_TC, out_TC, qkv_3CE, factors_KL, proj_EC, fc1_CH, fc2_HC, width, start, magic, more, num_windows):
     """``num_windows`` of 8 by 8 from token ``start`` on, none of which wraps around; in place too.
 
-    ``magic`` and ``more`` are as in ``place``. ``bias_KL`` holds (6, L * L) values, in the order in which threads load them.
+    ``magic`` and ``more`` are as in ``place``. ``factors_KL`` holds (6, L * L) values, in the order in which threads load them.
     """
     x_TC += start * 64
     out_TC += start * 64
-    bias_shared = gl.allocate_shared_memory(gl.float32, [HEADS, 4096], SHARED_FLAT)
-    for head in range(0, HEADS):
-        keep_bias(bias_KL + head * 4096, bias_shared.index(head))
+    factors_shared = gl.allocate_shared_memory(gl.bfloat16, [HEADS, 4096], SHARED_FLAT)
+    place_L = gl.arange(0, 4096, layout=LOAD_8)
+    for head in gl.static_range(HEADS):
+        copy(factors_shared.index(head), factors_KL + head * 4096 + place_L)
     row = gl.arange(0, 64, layout=gl.SliceLayout(1, LOAD_64))[:, None]
     column = gl.arange(0, 64, layout=gl.SliceLayout(0, LOAD_64))[None, :]
     fc1_shared = gl.allocate_shared_memory(gl.bfloat16, [2, 64, 64], SHARED_64)
     fc2_shared = gl.allocate_shared_memory(gl.float16, [2, 64, 64], SHARED_64)
     for half in gl.static_range(2):
-        fc1_shared.index(half).store(gl.load(fc1_CH + row * 128 + half * 64 + column))
-        fc2_shared.index(half).store(gl.load(fc2_HC + (half * 64 + row) * 64 + column))
+        copy(fc1_shared.index(half), fc1_CH + row * 128 + half * 64 + column)
+        copy(fc2_shared.index(half), fc2_HC + (half * 64 + row) * 64 + column)
     row = gl.arange(0, 32, layout=gl.SliceLayout(1, LOAD_64))[:, None]
     proj_shared = gl.allocate_shared_memory(gl.bfloat16, [3, 32, 64], SHARED_64)
     for pair in gl.static_range(3):
-        proj_shared.index(pair).store(gl.load(proj_EC + (pair * 32 + row) * 64 + column))
+        copy(proj_shared.index(pair), proj_EC + (pair * 32 + row) * 64 + column)
     row = gl.arange(0, 64, layout=gl.SliceLayout(1, LOAD_32))[:, None]
     column = gl.arange(0, 32, layout=gl.SliceLayout(0, LOAD_32))[None, :]
     qkv_shared = gl.allocate_shared_memory(gl.bfloat16, [9, 64, 32], SHARED_32)
     for pair in gl.static_range(3):
         for which in gl.static_range(3):
-            qkv_shared.index(pair * 3 + which).store(gl.load(qkv_3CE + which * 64 * 96 + row * 96 + pair * 32 + column))
+            copy(qkv_shared.index(pair * 3 + which), qkv_3CE + which * 64 * 96 + row * 96 + pair * 32 + column)
+    commit_group()
     a, b, c, d = keys_and_values(), keys_and_values(), keys_and_values(), keys_and_values()
+    wait_group(0)
     fence_async_shared()
     barrier()
-    walk, kept = (x_TC, out_TC, width, magic, more, num_windows), (qkv_shared, proj_shared, fc1_shared, fc2_shared, bias_shared)
+    walk = x_TC, out_TC, width, magic, more, num_windows
+    kept = qkv_shared, proj_shared, fc1_shared, fc2_shared, factors_shared
     gl.warp_specialize(
         [
             (windows, (0, walk, kept, a)), (windows, (1, walk, kept, b)),

@@ -74,6 +74,8 @@ def inline(asm, _constraints, values, *, dtype, is_pure, pack):
         return torch.where(values[0] < 2.0**-126, torch.inf, 1 / values[0])
     if asm.startswith("cvt.rn.bf16x2"):
         return values[0].bfloat16()
+    if "mul.rn.bf16x2" in asm:
+        return values[0].bfloat16() * values[1]
     assert asm == ASM.value
     return gelu(values[0])
 
@@ -102,6 +104,11 @@ def language(num_programs):
 def as_torch(monkeypatch, path, num_programs):
     """The names of the module at ``path``, its functions for tensors, in programs that are asked for by ``gl.program_id``."""
     gl = language(num_programs)
+    ampere = {
+        "async_copy_global_to_shared": lambda shared, pointer: shared.store(pointer.load()),
+        "commit_group": lambda: None,
+        "wait_group": lambda _left: None,
+    }
     hopper = {
         "fence_async_shared": lambda: None,
         "warpgroup_mma": product,
@@ -110,6 +117,7 @@ def as_torch(monkeypatch, path, num_programs):
     modules = {
         "triton.experimental": {"gluon": SimpleNamespace(jit=jit)},
         "triton.experimental.gluon": {"language": gl},
+        "triton.experimental.gluon.language.nvidia.ampere.async_copy": ampere,
         "triton.experimental.gluon.language.nvidia.hopper": hopper,
     }
     text = Path(path).read_text().replace(".to(gl.float32, bitcast=True)", ".view(gl.float32)")

@@ -10,7 +10,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 from triton.experimental.gluon._runtime import GluonASTSource
 
-from swinir.gpu.blocks import JOINED, PIXELS
+from swinir.gpu.blocks import JOINED, pixels_of
 from swinir.gpu.direct import direct_kernel
 from swinir.gpu.ends import again_kernel, first_kernel, join_kernel, last_kernel
 from swinir.gpu.kernels import attention_kernel, mlp_kernel
@@ -70,7 +70,7 @@ for launch in DIRECT_LAUNCHES[first:last]:
         values |= {"EDGES": launch.persistent}
         assert "wgmma" in made(direct_kernel, values, types, launch.num_warps, launch.num_stages, launch.max_registers)
     if launch.persistent:
-        types |= {"bias_KL": "*fp16"} | dict.fromkeys(["start", "magic", "more"], "i32")
+        types |= {"factors_KL": "*bf16"} | dict.fromkeys(["start", "magic", "more"], "i32")
         assert "wgmma" in made(persistent_kernel, {}, types, 4, source=GluonASTSource)
 
 for kernel, whole in cases:
@@ -80,7 +80,7 @@ for kernel, whole in cases:
             assert "wgmma" in made(kernel, values, types, launch.num_warps, launch.num_stages)  # the matrix units of Hopper
 
 for dim, c, more in (60, 64, 0), (180, 128, 64), (240, 256, 0):
-    ends = {"BLOCK": PIXELS, "RANGE": 1.0, "PRECISION": "tf32x3", "S": 3, "P": 32}
+    ends = {"BLOCK": pixels_of(32 + c + more), "RANGE": 1.0, "PRECISION": "tf32x3", "S": 3, "P": 32}
     body = {"DIM": dim, "EPS": 1e-5, "C_PAD": c, "C_MORE": more}
     chunk = {"ALL": c + more, "CHUNK": 64}
     types = {"height": "i32", "width": "i32", "num_tokens": "i32"}
@@ -96,5 +96,6 @@ for dim, c, more in (60, 64, 0), (180, 128, 64), (240, 256, 0):
         assert ".b16" not in "".join(line for line in ptx.splitlines() if "ld.global" in line), name
     types |= {"x_TC": "*fp16", "weight_9CO": "*fp16"}
     for scale, num, out in (1, 3, 16), (2, 12, 16), (4, 48, 64):
-        values = chunk | {"BLOCK": PIXELS, "RANGE": 1.0, "PRECISION": "tf32", "SCALE": scale, "NUM": num, "OUT": out}
+        values = chunk | {"RANGE": 1.0, "PRECISION": "tf32", "SCALE": scale, "NUM": num, "OUT": out}
+        values["BLOCK"] = pixels_of(c + more + out)
         assert "wgmma" in made(last_kernel, values, types, num_warps=4)
