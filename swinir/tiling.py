@@ -130,3 +130,13 @@ def blended_bands(
         finished = (rows[index + 1][0] if index + 1 < len(rows) else bottom) - top
         above = band[..., finished * scale :, :].clone()
         yield top * scale, band[..., : min(finished, height - top) * scale, : width * scale]
+
+
+def in_one(tensors: list[Tensor]) -> Tensor:
+    """One behind another; one alone as it is, since a copy of what is large takes time."""
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
+
+
+def in_parts(tensor: Tensor, size: int) -> list[Tensor]:
+    """The reverse: ``size`` each, what is left in the last."""
+    return [tensor] if len(tensor) <= size else list(torch.split(tensor, size))

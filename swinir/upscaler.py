@@ -25,7 +25,7 @@ from swinir.gpu.transfer import placed
 from swinir.model import SwinIR
 from swinir.reuse import TileMemory
 from swinir.spec import ModelSpec, build_spec, load_spec
-from swinir.tiling import OVERLAP, blended_bands, overlap_for
+from swinir.tiling import OVERLAP, blended_bands, in_one, in_parts, overlap_for
 
 BATCH_PIXELS = 1 << 20
 # On the CPU one forward pass at a time in a process. It has all cores anyway, and oneDNN's shared AMX kernels
@@ -183,20 +183,24 @@ class Upscaler:
         """
         num, chans, height, width = shape_of(x)
         shape = (num, chans, height * self.scale, width * self.scale)
-        # Room for what comes in several bands is taken first: where there is none, smaller tiles are no help.
-        made: list[Tensor] = [x.new_empty(shape, dtype=torch.float32)] if max(height, width) > self.tile else []
+        # What a SwinIR gives nothing else holds; another module may give what it got, or keep what it gives.
+        whole = memory is None and isinstance(self._exact, SwinIR) and max(height, width) <= self.tile
+        whole = whole and not (height % self._window or width % self._window)
+        # Taken first: where there is no room for it, smaller tiles are no help.
+        out = None if whole else x.new_empty(shape, dtype=torch.float32)
 
         def store(top: int, band: Tensor) -> None:
-            whole = band.shape == shape and band.is_contiguous() and band.untyped_storage().nbytes() == band.nbytes
-            # What a SwinIR gives nothing else holds; another module may give what it got, or keep what it gives.
-            if whole and memory is None and isinstance(self._exact, SwinIR):
-                made[:] = [band.detach()]  # or gradients could not pass through what changes it in place
-            else:
-                made[:] = made or [x.new_empty(shape, dtype=torch.float32)]
-                made[0][:, :, top : top + band.shape[2]] = band
+            nonlocal out
+            if whole and band.shape == shape:
+                out = band.detach()  # or gradients could not pass through what changes it in place
+                return
+            out = x.new_empty(shape, dtype=torch.float32) if out is None else out
+            out[:, :, top : top + band.shape[2]] = band
 
         self.stream(x, store, memory)
-        return made[0]
+        assert out is not None
+        alone = out.is_contiguous() and out.untyped_storage().nbytes() == out.nbytes
+        return out if alone else out.clone(memory_format=torch.contiguous_format)
 
     @torch.no_grad()
     def stream(self, x: Tensor, store: Callable[[int, Tensor], None], memory: TileMemory | None = None) -> None:
@@ -287,13 +291,3 @@ class Upscaler:
         with self._lock:
             self.nonfinite_tiles += int((~damaged.isfinite().flatten(1).all(dim=1)).sum())
         return output
-
-
-def in_one(tensors: list[Tensor]) -> Tensor:
-    """One behind another; one alone as it is, since a copy of what is large takes time."""
-    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
-
-
-def in_parts(tensor: Tensor, size: int) -> list[Tensor]:
-    """The reverse: ``size`` each, what is left in the last."""
-    return [tensor] if len(tensor) <= size else list(torch.split(tensor, size))

@@ -19,6 +19,9 @@ DIRECT_LAUNCHES = (
 )  # fmt: skip
 PERSISTENT = 60, 6, 1e-5, 128  # channels, heads, epsilon and padded hidden channels of persistent.py
 SCALE = 2.0**-26  # what it multiplies the sums of a softmax with
+# Of its position biases for a query, in binary digits. Then of a sum that the SCALE leaves a number, what is lost since float32
+# holds none so small, 2^-126, is nothing beside it.
+SPREAD = 100.0
 
 
 def fits(config: SwinIRConfig) -> bool:
@@ -57,10 +60,13 @@ class DirectBlock(PackedBlock):
         self._fc1 = self._fc1[channels].contiguous()
         self._fc2[hidden : hidden + ONES] = rounded_and_rest(self._fc2_bias / SURE, self._fc2.dtype)
         self._fc2 = self._fc2[:, channels].contiguous()
+        plain = self._bias[:1].float()  # of windows without a mask
+        plain -= plain.amax(-1, keepdim=True)  # of each query, which a softmax does not see
         self._bias = as_loaded(self._bias)
         suits = dtype == torch.bfloat16 and (dim, heads, self._shape[3], self._padded[3]) == PERSISTENT
-        # Of windows without a mask.
-        self._persistent = (*with_sums(self._qkv, self._proj), self._bias[0].float().exp2().to(dtype)) if suits else None
+        self._persistent = None
+        if suits and float(plain.min()) > -SPREAD:
+            self._persistent = *with_sums(self._qkv, self._proj), as_loaded(plain)[0].exp2().to(dtype)
 
     def attend(self, x_BHWC: Tensor, out_BHWC: Tensor, launch: Launch, *, whole: bool) -> None:
         """All of the block, by the kernel: ``launch`` is one of DIRECT_LAUNCHES and ``whole`` is true."""

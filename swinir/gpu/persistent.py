@@ -4,8 +4,9 @@ What bounds one program a window is to read all weights and the position bias an
 they are read once and stay in shared memory. Four groups of four warps take windows of their own, one after another, and load
 the next before they are done with the one at hand.
 
-The position bias comes as factors, 2 to its power, of the weights of the softmax, in bfloat16 as those are: added to the scores
-it would have to be there before them, in float32, and shared memory is what has the most to do.
+The position bias comes as factors of the weights of the softmax, 2 to its power, of which the largest for a query is 1, in
+bfloat16 as the weights are. Added to the scores it would have to be there before them, in float32, and shared memory has the
+most to do.
 
 That takes shared memory and warps by name, so it is written in Gluon, which is Triton's language one level down, and for one
 shape: 60 channels in 6 heads, 120 hidden ones, padded as for ``direct.py``. Triton's interpreter does not run Gluon.

@@ -95,7 +95,7 @@ for dim, c, more in (60, 64, 0), (180, 128, 64), (240, 256, 0):
         assert ptx.count("st.global") == ptx.count("st.global.v4.b32"), name  # 16 bytes at once
         assert ".b16" not in "".join(line for line in ptx.splitlines() if "ld.global" in line), name
     types |= {"x_TC": "*fp16", "weight_9CO": "*fp16"}
-    for scale, num, out in (1, 3, 16), (2, 12, 16), (4, 48, 64):
+    for scale, num, out in (1, 3, 16), (2, 12, 16), (3, 27, 32), (4, 48, 64):
         values = chunk | {"RANGE": 1.0, "PRECISION": "tf32", "SCALE": scale, "NUM": num, "OUT": out}
         values["BLOCK"] = pixels_of(c + more + out)
         assert "wgmma" in made(last_kernel, values, types, num_warps=4)
