@@ -48,6 +48,8 @@ def test_the_environment_moves_the_default_cache_only(monkeypatch, tmp_path):
     monkeypatch.setenv("SWINIR_CACHE", str(tmp_path / "there"))
     assert weights_module.default_cache() == tmp_path / "there"
     assert weights_module.cached_file(preset("real-x4"), tmp_path).parent == tmp_path
+    monkeypatch.setenv("SWINIR_CACHE", "~/there")
+    assert weights_module.default_cache() == Path.home() / "there"
 
 
 WRAPPED = [lambda s: s, lambda s: {"params": s}, lambda s: {"params_ema": s, "params": {}}, lambda s: {"state_dict": s}]
