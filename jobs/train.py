@@ -21,7 +21,7 @@ import typer
 
 from jobs.datasets import pair_images, read_rgb
 from jobs.options import Address, local
-from jobs.settings import read_settings
+from jobs.settings import read_settings, refuse_unknown
 from pipeline.errors import ConfigError, InterruptedRunError
 from pipeline.storage import local_path
 
@@ -221,11 +221,16 @@ def train_config(settings: dict[str, Any], device: str) -> TrainConfig:
     """The settings as a TrainConfig. Raises ConfigError where they name no model that can be trained."""
     from swinir.device import choose_device, choose_precision
     from swinir.presets import preset
+    from swinir.train.degrade import Degradation
     from swinir.train.recipe import TrainConfig
 
     settings = dict(settings)
+    if isinstance(degradation := settings.get("degradation"), dict):
+        refuse_unknown(degradation, {field.name for field in dataclasses.fields(Degradation)}, "degradation")
     name = settings.pop("model", "lightweight-x2")
     precision = settings.pop("precision", "auto")
+    if not isinstance(name, str):
+        raise ConfigError(f"model must be a name of `swinir models`, got {name!r}")
     try:
         architecture = preset(name).config
         if architecture is None:

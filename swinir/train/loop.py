@@ -117,7 +117,7 @@ class Trainer:
             state: dict[str, Any] = torch.load(self._state_path, map_location="cpu", weights_only=True)
             complete = {"config", "model", "average", "optimizer", "step"} <= state.keys()
         except (RuntimeError, EOFError, KeyError, AttributeError, ValueError, pickle.UnpicklingError) as error:
-            raise ValueError(f"{self._state_path} is damaged; remove it to begin anew ({error})") from error
+            raise ValueError(f"{self._state_path} is damaged; remove it to begin anew") from error
         if not complete:
             raise ValueError(f"{self._state_path} is no state of a training run; choose another folder")
         if not same_run(state["config"], self.config):

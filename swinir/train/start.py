@@ -66,7 +66,10 @@ def start_at(model: SwinIR, weights: Mapping[str, Tensor]) -> None:
             kept = repeated(head, model) or kept
         model.load_state_dict(taken | kept)
     except RuntimeError as error:
-        raise ValueError(f"the weights to begin at are not of this architecture: {error}") from error
+        given, wanted = ({name: tuple(value.shape) for name, value in state.items()} for state in (taken | kept, own))
+        name = min(name for name in given | wanted if given.get(name) != wanted.get(name))
+        how = f"{name} is {given.get(name, 'nothing')} where {wanted.get(name, 'nothing')} belongs"
+        raise ValueError(f"the weights to begin at are not of this architecture: {how}") from error
 
 
 def repeated(head: Mapping[str, Tensor], model: SwinIR) -> dict[str, Tensor]:

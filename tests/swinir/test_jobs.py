@@ -276,6 +276,8 @@ def test_train_without_the_compiler_that_it_was_told_to_use_says_so(folders, tmp
     ("yaml", "arguments", "message"),
     [
         ("stepps: 3", (), "unknown key 'stepps' in .*; did you mean 'steps'"),
+        ("degradation: {blurr_share: 1}", (), "unknown key 'blurr_share' in degradation; did you mean 'blur_share'"),
+        ("model: [a]", (), r"model must be a name of `swinir models`, got \['a'\]"),
         ("- 1", (), "must hold a mapping of settings"),
         ("on: 1", (), "the key True is no text; quote it"),
         ("", ("--model", "jpeg-color-10"), r"keeps the size.*\(degradation\)"),

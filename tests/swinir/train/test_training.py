@@ -196,7 +196,7 @@ def test_a_batch_is_shared_out_among_the_ranks(patches):
 def test_a_damaged_state_is_named(patches, tmp_path):
     Trainer(SHORT_RUN, patches, tmp_path, CPU).save()
     (tmp_path / "state.pt").write_bytes((tmp_path / "state.pt").read_bytes()[:-5000])
-    with pytest.raises(ValueError, match=r"state\.pt is damaged; remove it to begin anew"):
+    with pytest.raises(ValueError, match=r"state\.pt is damaged; remove it to begin anew$"):
         Trainer(SHORT_RUN, patches, tmp_path, CPU)
 
 
