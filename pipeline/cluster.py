@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -110,7 +111,7 @@ def _started(arguments: dict[str, Any], doing: str) -> Iterator[None]:
         except Exception as error:  # it raises bare ones too, where a busy machine is slow to start it
             ray.shutdown()
             if attempt == _START_ATTEMPTS or "timed out during startup" not in str(error):
-                raise ConfigError(f"cannot {doing}: {' '.join(str(error).split())[:300]}") from error
+                raise ConfigError(f"cannot {doing}: {' '.join(str(error).split())[:300]}{_about_tokens(arguments)}") from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, terminate)  # Ray's prints the stacks of its own threads
     os.environ.pop("PYTHONBREAKPOINT", None)  # Ray's would stay, and nothing stops at a breakpoint() any more
@@ -122,6 +123,13 @@ def _started(arguments: dict[str, Any], doing: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _about_tokens(arguments: dict[str, Any]) -> str:
+    """What else to try: where there is a token, `ray start` asks for it, but who joins has none unless told."""
+    if arguments["address"] == "local" or "RAY_AUTH_MODE" in os.environ or not Path("~/.ray/auth_token").expanduser().exists():
+        return ""
+    return "; if the cluster wants the token of ~/.ray, set RAY_AUTH_MODE=token"
 
 
 def _refuse_silence(address: str) -> None:

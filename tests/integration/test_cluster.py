@@ -217,6 +217,28 @@ def test_an_address_where_nobody_listens_is_said_at_once(store: Store, monkeypat
     assert time.monotonic() - started < 15
 
 
+@pytest.mark.parametrize(
+    ("mode", "hint"), [(None, "; if the cluster wants the token of ~/.ray, set RAY_AUTH_MODE=token"), ("token", "")]
+)
+def test_a_cluster_that_wants_a_token_is_said(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: str | None, hint: str
+) -> None:
+    def init(**arguments: object) -> None:
+        raise ConnectionError("Failed to connect")
+
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("0" * 64)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    if mode:
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    with pytest.raises(ConfigError, match=f"cannot join the Ray cluster at auto: Failed to connect{hint}$"):
+        run(store, [], RunOptions(address="auto"))
+
+
 @pytest.mark.parametrize(("reason", "attempts"), [("The current node timed out during startup. This", 3), ("no shm", 1)])
 def test_a_ray_that_does_not_start_is_one_line(
     store: Store, monkeypatch: pytest.MonkeyPatch, reason: str, attempts: int
