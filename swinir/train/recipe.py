@@ -24,7 +24,7 @@ NUMBERS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
-    """What a training run depends on; another value of any of these is another run."""
+    """What a training run depends on; another value of any but ``precision`` and ``compile`` is another run."""
 
     model: SwinIRConfig
     steps: int = 5000
