@@ -77,7 +77,8 @@ def _read_tensors(path: Path, state_key: str | None) -> State:
         if is_safetensors(path):
             content: Any = safetensors.torch.load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with path.open("rb") as file:  # by a path torch.load would go by its ending
+                content = torch.load(file, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         raise WeightsError(f"{path} cannot be read as weights: {_why_unreadable(error)}") from error
     for key in (state_key, "params_ema", "params", "state_dict"):

@@ -65,6 +65,13 @@ def test_a_state_dict_is_found_wherever_it_is_kept(state, tmp_path, wrap, prefix
     assert weights_digest(found.state) == weights_digest(state)
 
 
+def test_a_state_dict_may_be_called_safetensors(state, tmp_path):
+    path = tmp_path / "w.safetensors"
+    with path.open("wb") as file:
+        torch.save(state, file)
+    assert weights_digest(read_checkpoint(path).state) == weights_digest(state)
+
+
 def test_the_key_the_publisher_used_goes_first(state, tmp_path):
     path = tmp_path / "w.pth"
     other = {name: value + 1 for name, value in state.items()}
