@@ -24,7 +24,7 @@ AUTO = "auto"  # in place of a model: whatever the named file holds
 def default_cache() -> Path:
     """The user's cache folder for this package; SWINIR_CACHE names another."""
     if named := os.environ.get("SWINIR_CACHE"):
-        return Path(named).expanduser()  # in quotes, or from a file, no shell has done it
+        return Path(os.path.expanduser(named))  # in quotes, or from a file, no shell has done it
     import platformdirs  # which a machine with PyTorch and little else does without
 
     return Path(platformdirs.user_cache_dir("swinir"))
