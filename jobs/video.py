@@ -31,7 +31,7 @@ from jobs.options import (
     Workers,
 )
 from pipeline.config import VideoConfig, build_config
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, OutputError
 from pipeline.folders import publishing
 from pipeline.storage import local_path
 from pipeline.units import as_json
@@ -143,13 +143,16 @@ def is_report(path: Path) -> bool:
 
 
 def write_report(result: dict[str, Any], path: Path) -> None:
-    """Whole or not at all, but to a device or pipe."""
+    """Whole or not at all, but to a device or pipe. OutputError where it cannot be written."""
     text = as_json(result)
-    if path.exists() and not path.is_file():
-        path.write_bytes(text)
-        return
-    with publishing(path) as part:
-        part.write_bytes(text)
+    try:
+        if path.exists() and not path.is_file():
+            path.write_bytes(text)
+            return
+        with publishing(path) as part:
+            part.write_bytes(text)
+    except OSError as error:
+        raise OutputError(f"--report {path} cannot be written: {error.strerror or error}; name another file") from error
 
 
 def tell(result: dict[str, Any], as_json: bool) -> None:

@@ -225,6 +225,14 @@ def test_a_report_takes_no_other_files_place(swinir, clip, monkeypatch, report, 
     assert json.loads(Path("mine.json").read_text())["frames"] == 60
 
 
+def test_a_report_that_cannot_be_written_is_one_line_and_no_traceback(swinir, clip):
+    ended = swinir("video", clip, clip.with_name("out.mkv"), *FAST, "--dry-run", "--report", "/dev/full")
+    assert (ended.code, ended.err.splitlines()[-1]) == (
+        4,
+        "error: --report /dev/full cannot be written: No space left on device; name another file",
+    )
+
+
 def test_encoders_do_not_print_about_themselves(clip):
     ended = finish(
         start("video", clip, clip.with_name("out.mp4"), *FAST[:2], "--codec", "libsvtav1", "--preset", "12", "--dry-run")
