@@ -57,8 +57,9 @@ def split_url(url: str) -> tuple[Store, str]:
 class Store:
     """A folder, local or remote. Keys are relative paths with ``/``.
 
-    A missing key raises FileNotFoundError; refused access raises ConfigError; storage that keeps failing or is full raises
-    OutputError. Picklable: only the URL travels, and each process opens its own connection.
+    A missing key raises FileNotFoundError; refused access, and a missing bucket that is written to or listed, ConfigError;
+    storage that keeps failing or is full raises OutputError. Picklable: only the URL travels, and each process opens its own
+    connection.
     """
 
     def __init__(self, url: str) -> None:
@@ -141,9 +142,9 @@ class Store:
         except UpscaleError:
             raise
         except FileNotFoundError as error:
-            if verb != "write":
+            if verb not in ("write", "list"):
                 raise
-            raise ConfigError(f"cannot write {self.url_of(key)}: there is no such bucket; create it first") from error
+            raise ConfigError(f"cannot {verb} {self.url_of(key)}: there is no such bucket; create it first") from error
         except Exception as error:
             raise _explained(error, verb, self.url_of(key)) from error
 

@@ -75,10 +75,7 @@ def refuse_other_source(work: Store, source: str, overwrite: bool) -> None:
 
 def refuse_no_bucket(out: Store) -> None:
     """ConfigError where the bucket of a destination does not exist, told by a list that is short wherever it does."""
-    try:
-        next(out.list(f"{WORK}/{CRASHED}"), None)
-    except FileNotFoundError as error:
-        raise ConfigError(f"{out.url}: there is no such bucket; create it first") from error
+    next(out.list(f"{WORK}/{CRASHED}"), None)
 
 
 def claim(work: Store, source: str, overwrite: bool) -> bytes | None:

@@ -246,6 +246,8 @@ def test_storage_that_stays_broken_is_an_error_that_says_how_to_go_on(s3_url: st
 def test_a_missing_bucket_is_named(s3: S3Server) -> None:
     with pytest.raises(ConfigError, match="cannot write s3://no-such-bucket/key: there is no such bucket; create it first"):
         Store("s3://no-such-bucket").write("key", b"")
+    with pytest.raises(ConfigError, match="cannot list s3://no-such-bucket/folder: there is no such bucket; create it first"):
+        next(Store("s3://no-such-bucket").list("folder"))
 
 
 @pytest.mark.parametrize(

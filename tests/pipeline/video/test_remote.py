@@ -49,6 +49,12 @@ def test_what_is_not_in_the_bucket_is_said_in_one_line(job, s3_url: str) -> None
         job("s3://no-such-bucket-here/in.mp4", f"{s3_url}/out.mp4")
 
 
+def test_a_bucket_that_is_not_there_is_named_before_any_work(tmp_path: Path, job, s3_url: str) -> None:
+    source = write_video(tmp_path / "in.mp4", 2)
+    with pytest.raises(ConfigError, match="there is no such bucket; create it first"):
+        job(source, "s3://none-of-this-name/out.mp4")
+
+
 class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
