@@ -55,6 +55,7 @@ KNOWN_OTHERS = {
     "camera raw": rb"FUJIFILM|IIRO|IIU\0",
     "netpbm": rb"P[1-7]\s",
     "icon": rb"\0\0[\1\2]\0",
+    "compressed archive": rb"PK\x03\x04|\x1f\x8b\x08|BZh[1-9]|\xfd7zXZ\0|\x28\xb5\x2f\xfd|7z\xbc\xaf\x27\x1c|Rar!",
 }
 
 

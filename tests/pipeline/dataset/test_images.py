@@ -280,6 +280,8 @@ def cmyk_profile(cyan_as: tuple[int, int, int]) -> bytes:
         (b"BMW is a car and no bitmap, whatever it begins with", "decode_error", "damaged BMP"),
         (b"%PDF-1.7", "unsupported", "PDF is not read; pictures are JPEG"),
         (b"\0\0\0\x18ftypheic\0\0\0\0", "unsupported", "HEIF"),
+        (b"PK\3\4\x14\0\0\0", "unsupported", "compressed archive is not read"),
+        (b"\x1f\x8b\x08\0\0\0\0\0", "unsupported", "compressed archive is not read"),
         (FILES["png"][:200], "decode_error", "damaged PNG"),
         (FILES["png16"][:2000], "decode_error", "damaged PNG"),
         (FILES["jpeg"][:-200], "decode_error", "damaged JPEG"),
