@@ -187,7 +187,7 @@ def build_config(kind: type[C], file: str | Path | None, options: dict[str, Any]
     try:
         config = kind(**{key: value for key, value in settings.items() if key not in void} | given)
     except ValidationError as error:
-        raise ConfigError(_one_line(error, kind, str(file) if file else "the options")) from error
+        raise ConfigError(_one_line(error, kind, file, given)) from error
     config.model_fields_set.intersection_update(given)
     return config
 
@@ -215,9 +215,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _one_line(error: ValidationError, kind: type[RunConfig], where: str) -> str:
+def _one_line(error: ValidationError, kind: type[RunConfig], file: str | Path | None, given: dict[str, Any]) -> str:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
+    settings = str(file) if key or not given else f"{file} and the options"
+    where = settings if file and key not in given else "the options"
     if first["type"] == "extra_forbidden":
         close = difflib.get_close_matches(key, kind.model_fields, 1)
         return f"unknown key {key!r} in {where}" + (f"; did you mean {close[0]!r}?" if close else "")

@@ -78,6 +78,20 @@ def test_what_contradicts_itself_in_one_place_is_refused(tmp_path, settings):
 
 
 @pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "crf in .*c.yaml: Input should be"),
+        ({"crf": 18.0, "height": 3}, "height in the options: Input should be"),
+        ({"crf": 18.0, "scale": 3.0, "height": 20}, "c.yaml and the options: scale, height and fit exclude one another"),
+    ],
+)
+def test_an_error_names_the_place_of_the_wrong_value(tmp_path, options, message):
+    (tmp_path / "c.yaml").write_text("crf: 300")
+    with pytest.raises(ConfigError, match=message):
+        build_config(VideoConfig, tmp_path / "c.yaml", options)
+
+
+@pytest.mark.parametrize(
     ("kind", "text", "same"),
     [
         (VideoConfig, "reuse: off", {"reuse": "off"}),
