@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -127,9 +126,9 @@ def _started(arguments: dict[str, Any], doing: str) -> Iterator[None]:
 
 def _about_tokens(arguments: dict[str, Any]) -> str:
     """What else to try: where there is a token, `ray start` asks for it, but who joins has none unless told."""
-    if arguments["address"] == "local" or "RAY_AUTH_MODE" in os.environ or not Path("~/.ray/auth_token").expanduser().exists():
-        return ""
-    return "; if the cluster wants the token of ~/.ray, set RAY_AUTH_MODE=token"
+    kept = os.path.exists(os.path.expanduser("~/.ray/auth_token"))
+    untold = arguments["address"] != "local" and "RAY_AUTH_MODE" not in os.environ
+    return "; if the cluster wants the token of ~/.ray, set RAY_AUTH_MODE=token" if kept and untold else ""
 
 
 def _refuse_silence(address: str) -> None:

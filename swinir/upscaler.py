@@ -184,8 +184,12 @@ class Upscaler:
         num, chans, height, width = shape_of(x)
         shape = (num, chans, height * self.scale, width * self.scale)
         # What a SwinIR gives nothing else holds; another module may give what it got, or keep what it gives.
-        whole = memory is None and isinstance(self._exact, SwinIR) and max(height, width) <= self.tile
-        whole = whole and not (height % self._window or width % self._window)
+        whole = (
+            memory is None
+            and isinstance(self._exact, SwinIR)
+            and max(height, width) <= self.tile
+            and not (height % self._window or width % self._window)
+        )
         # Taken first: where there is no room for it, smaller tiles are no help.
         out = None if whole else x.new_empty(shape, dtype=torch.float32)
 

@@ -120,6 +120,7 @@ class First:
         self._dim, self._chans = conv.weight.shape[:2]
         self._parts, factors = parts(self._dim + ONES), 9 * self._chans
         self._factors = power_of_two(factors)
+        self._block = pixels_of(self._factors + sum(self._parts))
         more = sum(self._parts) - self._dim
         self._weight = F.pad(conv.weight.reshape(self._dim, factors).T, (0, more, 0, self._factors - factors)).contiguous()
         self._bias = F.pad(torch.stack([last_bias(conv), norm.weight, norm.bias, after]), (0, more))
@@ -132,10 +133,9 @@ class First:
         """
         batch, _, height, width = x_BSHW.shape
         c, more = self._parts
-        block = pixels_of(self._factors + c + more)
-        self._kernel[height, -(-width // block), batch](
+        self._kernel[height, -(-width // self._block), batch](
             x_BSHW, self._mean, self._weight, self._bias, out_BHWC, height, width,
-            S=self._chans, P=self._factors, DIM=self._dim, EPS=self._eps, C_PAD=c, C_MORE=more, BLOCK=block,
+            S=self._chans, P=self._factors, DIM=self._dim, EPS=self._eps, C_PAD=c, C_MORE=more, BLOCK=self._block,
             RANGE=self._range, PRECISION=self._precision, num_warps=4,
         )  # fmt: skip
 
@@ -143,10 +143,9 @@ class First:
         """The same through the convolution, + the bias behind the body + ``y``, into ``out``."""
         batch, _, height, width = x_BSHW.shape
         c, more = self._parts
-        block = pixels_of(self._factors + c + more)
-        self._again[height, -(-width // block), batch](
+        self._again[height, -(-width // self._block), batch](
             x_BSHW, self._mean, self._weight, self._bias, y_BHWC, out_BHWC, height, width,
-            S=self._chans, P=self._factors, ALL=c + more, CHUNK=min(more or c, 64), BLOCK=block, RANGE=self._range,
+            S=self._chans, P=self._factors, ALL=c + more, CHUNK=min(more or c, 64), BLOCK=self._block, RANGE=self._range,
             PRECISION=self._precision, num_warps=4,
         )  # fmt: skip
 
@@ -166,7 +165,8 @@ class Last:
         self._scale, (self._num, dim) = math.prod(shuffles), conv.weight.shape[:2]
         c, more = parts(dim + ONES)
         self._width, self._chunk = c + more, min(more or c, 64)
-        padding = power_of_two(self._num) - self._num
+        sums = power_of_two(self._num)
+        self._block, padding = pixels_of(self._width + sums), sums - self._num
         weight = F.pad(conv.weight.permute(2, 3, 1, 0), (0, padding, 0, self._width - dim))  # rows, columns, in, out
         # Restoration adds to the picture, in which the mean is.
         mean = network.mean.flatten().repeat_interleave(self._scale**2) * bool(network.config.upsampler)
@@ -175,11 +175,11 @@ class Last:
     def __call__(self, x_BHWC: Tensor) -> Tensor:
         """(B, H, W, C), padded, to (B, colours, H * scale, W * scale) float32 in the range of pictures."""
         batch, height, width, _ = x_BHWC.shape
-        scale, block = self._scale, pixels_of(self._width + self._bias.shape[1])
+        scale = self._scale
         out = x_BHWC.new_empty((batch, self._num // scale**2, height * scale, width * scale), dtype=torch.float32)
-        self._kernel[height, -(-width // block), batch](
+        self._kernel[height, -(-width // self._block), batch](
             x_BHWC, self._weight, self._bias, out, height, width,
-            SCALE=scale, NUM=self._num, OUT=self._bias.shape[1], ALL=self._width, CHUNK=self._chunk, BLOCK=block,
+            SCALE=scale, NUM=self._num, OUT=self._bias.shape[1], ALL=self._width, CHUNK=self._chunk, BLOCK=self._block,
             RANGE=self._range, PRECISION=self._precision, num_warps=4,
         )  # fmt: skip
         return out

@@ -232,7 +232,7 @@ def test_a_cluster_that_wants_a_token_is_said(
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
-    monkeypatch.delenv("RAY_AUTH_MODE")
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     if mode:
         monkeypatch.setenv("RAY_AUTH_MODE", mode)
     with pytest.raises(ConfigError, match=f"cannot join the Ray cluster at auto: Failed to connect{hint}$"):
